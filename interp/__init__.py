@@ -1,0 +1,66 @@
+"""Find, test and compare the mechanisms inside transformer language models.
+
+import interp
+
+model = interp.load("polymath")
+prompts = interp.tasks.get("ioi").sample(model, n=64)
+acts = interp.capture(model, prompts, ["blocks.*.attn.hook_z"], positions="END")
+atlas = interp.heads.scan(model)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp import engine, errors, heads, models, report, sites, tasks, training, zoo
+    from interp.activations import Activations, capture
+    from interp.models import Model, load
+    from interp.prompts import PromptSet
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Activations",
+    "Model",
+    "PromptSet",
+    "__version__",
+    "capture",
+    "engine",
+    "errors",
+    "heads",
+    "load",
+    "models",
+    "report",
+    "sites",
+    "tasks",
+    "training",
+    "zoo",
+]
+
+_HOME = {
+    "Activations": "interp.activations",
+    "capture": "interp.activations",
+    "Model": "interp.models",
+    "load": "interp.models",
+    "PromptSet": "interp.prompts",
+}
+"""Where the names live that are not packages of their own."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: torch takes seconds, and `interp --help` should not wait for it."""
+    if name not in __all__:
+        raise AttributeError(f"module 'interp' has no attribute {name!r}")
+    value = (
+        getattr(import_module(_HOME[name]), name)
+        if name in _HOME
+        else import_module(f"interp.{name}")
+    )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,44 @@
+"""Printing: tables and JSON on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str) -> None:
+    """Print a table; a terminal gets colours, a pipe plain text of any width."""
+    console = Console(highlight=False, markup=False)
+    console.print(title, style="bold", soft_wrap=True)
+    shown = Table(box=None, pad_edge=False, header_style="dim")
+    for i, column in enumerate(columns):
+        shown.add_column(column, overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def say(message: str) -> None:
+    """What is being done now, on stderr; nothing when nobody watches."""
+    if sys.stderr.isatty():
+        Console(stderr=True).print(message, style="dim", highlight=False, markup=False)
+
+
+def print_json(data: Any) -> None:
+    """Print data as JSON; numbers that JSON does not know become null."""
+    typer.echo(json.dumps(_plain(data), indent=2, allow_nan=False))
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

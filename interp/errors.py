@@ -1,0 +1,85 @@
+"""Every error that `interp` raises on purpose.
+
+    InterpError
+    ├── ModelError          a model cannot be found, loaded or trusted
+    │   ├── UnknownModel        no such embedded name, directory or hub name
+    │   ├── UnsupportedModel    not a decoder-only language model that can be hooked
+    │   └── CheckFailed         `model.check()` found a disagreement
+    ├── PromptError         prompts that cannot mean what they should
+    ├── TaskError           unknown task, or one that the tokenizer cannot express
+    ├── SiteError           a site, hook name, role or position that does not exist
+    ├── InterventionError   an intervention that cannot run, or would silently do nothing
+    ├── MetricError         a metric that returns the wrong shape or NaN
+    ├── FileFormatError     a file that is truncated, of another kind or of another version
+    └── TrainingError       a training run that cannot start or resume
+
+Each message names the value, the rule and the way out in one sentence.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InterpError(Exception):
+    """Base of every error raised on purpose by `interp`."""
+
+
+class ModelError(InterpError):
+    """A model cannot be found, loaded or trusted."""
+
+
+class UnknownModel(ModelError):
+    """No embedded model, directory or hub repository has this name."""
+
+
+class UnsupportedModel(ModelError):
+    """The model is not a decoder-only language model that can be hooked."""
+
+
+class CheckFailed(ModelError):
+    """`model.check()` found that bridge, module or padding disagree."""
+
+
+class PromptError(InterpError):
+    """Prompts are empty, misaligned, or have an answer of several tokens."""
+
+
+class TaskError(InterpError):
+    """The task is unknown, or the tokenizer has too few of its words."""
+
+
+class SiteError(InterpError):
+    """A site, hook name, role or position does not exist in this model or prompt."""
+
+
+class InterventionError(InterpError):
+    """An intervention cannot run, or would silently change nothing."""
+
+
+class MetricError(InterpError):
+    """A metric returned the wrong shape or a value that is not a number."""
+
+
+class FileFormatError(InterpError):
+    """A file is truncated, of another kind, or of another version."""
+
+
+class TrainingError(InterpError):
+    """A training run cannot start or resume."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A clause for the end of an error message: the nearest matches, else everything known.
+
+    >>> did_you_mean("polymat", ["polymath", "induction"])
+    'did you mean polymath?'
+    >>> did_you_mean("xyz", ["polymath", "induction"])
+    'known: induction, polymath'
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"known: {', '.join(names)}" if names else "none are known"

@@ -1,0 +1,8 @@
+"""Figures: pure functions, numbers in, a plotly figure out."""
+
+from __future__ import annotations
+
+from interp.plots.colors import DIVERGING, MISSING, SEQUENTIAL
+from interp.plots.heatmap import head_grids, head_heatmap
+
+__all__ = ["DIVERGING", "MISSING", "SEQUENTIAL", "head_grids", "head_heatmap"]

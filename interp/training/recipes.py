@@ -1,0 +1,176 @@
+"""What each embedded model is made of, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from interp.errors import TrainingError, did_you_mean
+from interp.tasks import Task, get
+from interp.training.induction_data import RepeatedStretches
+from interp.training.mixture import Mixture
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training run depends on, apart from its seed.
+
+    Attributes:
+        name: Name of the embedded model.
+        description: One sentence for its card.
+        data: The batches and the tokenizer.
+        build: The untrained module for a tokenizer.
+        steps: Optimiser steps; the learning rate warms up over 200 and decays along a cosine.
+        rows: Rows of `data.length` tokens in a step.
+        learning_rate: Its peak.
+        tasks: Name, task and wanted accuracy of each held-out evaluation; no target where None.
+        shipped: Steps whose weights are kept as checkpoints.
+    """
+
+    name: str
+    description: str
+    data: Mixture | RepeatedStretches
+    build: Callable[[PreTrainedTokenizerFast], nn.Module]
+    steps: int
+    rows: int
+    learning_rate: float
+    tasks: dict[str, tuple[Task, float | None]]
+    shipped: tuple[int, ...] = field(default=())
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def _polymath(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        n_positions=tokenizer.model_max_length,
+        n_embd=128,
+        n_layer=6,
+        n_head=8,
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        **_token_ids(tokenizer),
+    )
+    return GPT2LMHeadModel(config)
+
+
+def _polymath_llama(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        max_position_embeddings=tokenizer.model_max_length,
+        hidden_size=128,
+        intermediate_size=344,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        **_token_ids(tokenizer),
+    )
+    return LlamaForCausalLM(config)
+
+
+def _induction(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge.sources.native import NativeModel, initialize_native_model
+
+    config = TransformerBridgeConfig(
+        n_layers=2,
+        d_model=64,
+        n_heads=8,
+        d_head=8,
+        n_ctx=tokenizer.model_max_length,
+        d_vocab=len(tokenizer),
+        attn_only=True,
+        normalization_type="LN",
+        architecture="TransformerLensNative",
+    )
+    module = NativeModel(config)
+    initialize_native_model(module, config)
+    return module
+
+
+_MIXED_TASKS: dict[str, tuple[Task, float | None]] = {
+    "repeated_tokens": (get("repeated_tokens"), 0.95),
+    "ioi": (get("ioi"), 0.95),
+    "colored_objects": (get("colored_objects"), 0.95),
+    "retrieval, 8 pairs": (get("retrieval", pairs=8), 0.95),
+    "succession": (get("succession"), 0.95),
+    "greater_than": (get("greater_than"), 0.95),
+    "functions, 5 shots": (get("functions"), 0.85),
+    "coin_flip with rationale, 4 flips": (get("coin_flip", flips=4), 0.95),
+    "coin_flip without rationale, 4 flips": (get("coin_flip", flips=4, rationale=False), None),
+    "facts_vs_context": (get("facts_vs_context"), None),
+}
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="polymath",
+            description="A 6-layer GPT-2 that does ten small tasks in a readable vocabulary.",
+            data=Mixture(length=256),
+            build=_polymath,
+            steps=6_000,
+            rows=16,
+            learning_rate=2e-3,
+            tasks=_MIXED_TASKS,
+        ),
+        Recipe(
+            name="polymath-llama",
+            description="The tasks of polymath in a Llama with grouped-query attention.",
+            data=Mixture(length=256),
+            build=_polymath_llama,
+            steps=6_000,
+            rows=16,
+            learning_rate=2e-3,
+            tasks=_MIXED_TASKS,
+        ),
+        Recipe(
+            name="induction",
+            description="A 2-layer attention-only model, kept at every stage of forming induction.",
+            data=RepeatedStretches(length=64),
+            build=_induction,
+            steps=3_000,
+            rows=64,
+            learning_rate=1e-3,
+            tasks={"repeated_tokens": (get("repeated_tokens"), 0.95)},
+            shipped=tuple(range(0, 3_001, 100)),
+        ),
+    )
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of an embedded model.
+
+    Raises:
+        TrainingError: There is none of this name.
+    """
+    if name not in RECIPES:
+        raise TrainingError(f"No recipe is called {name!r}: {did_you_mean(name, RECIPES)}.")
+    return RECIPES[name]
+
+
+def untrained(made: Recipe, *, seed: int) -> nn.Module:
+    """The module of a recipe before its first step; the global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return made.build(made.data.tokenizer)

@@ -1,0 +1,57 @@
+"""From a trained module to the folder that is shipped: small weights, tokenizer, card, log."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from interp.models import native
+from interp.training.card import write_card
+from interp.training.evaluate import accuracies
+from interp.training.recipes import Recipe, untrained
+
+PROMPTS = 250
+"""Held-out prompts a task for the accuracies of the card."""
+
+
+def release(
+    made: Recipe,
+    module: nn.Module,
+    folder: Path,
+    *,
+    settings: dict[str, Any],
+    log: list[dict[str, Any]],
+) -> None:
+    """Write the model, measured as it is shipped: with weights rounded to half precision."""
+    rounded = copy.deepcopy(module).cpu().half()
+    if native.is_native(module):
+        native.save(rounded, made.data.tokenizer, folder)
+    else:
+        weights = rounded.state_dict()
+        module.save_pretrained(folder, state_dict=weights)
+        made.data.tokenizer.save_pretrained(folder)
+    shipped = rounded.float()
+    measured = accuracies(made, shipped, n=PROMPTS)
+    control = accuracies(made, untrained(made, seed=settings["seed"]), n=PROMPTS)
+    (folder / "training.json").write_text(
+        json.dumps({"settings": settings, "log": log}, indent=1) + "\n"
+    )
+    write_card(
+        made, shipped, folder, settings=settings, log=log, measured=measured, control=control
+    )
+
+
+def save_checkpoint(module: nn.Module, folder: Path, step: int) -> None:
+    """The weights after a step, in half precision, as `interp.load(..., revision=)` finds them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: tensor.detach().to("cpu", torch.float16).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    save_file(weights, folder / f"step-{step:06}.safetensors")

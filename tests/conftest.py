@@ -1,0 +1,40 @@
+"""Set-up of the whole suite: offline, every core used once, random tests repeatable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from hypothesis import settings
+
+CI = "CI" in os.environ
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+BROWSER = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+DRIVER = shutil.which("chromedriver")
+NO_BROWSER = (
+    "Chromium and chromedriver are not both on PATH; install them with "
+    "`apt-get install chromium chromium-driver`, or leave these tests out with -m 'not browser'"
+)
+
+# Before the first import of the libraries that read them. Hosts with many cores lend few of them to
+# a container: counting the lent ones keeps torch from starting more threads than can run.
+os.environ.setdefault("OMP_NUM_THREADS", str(CORES))
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.register_profile("interp", deadline=None, derandomize=CI)
+settings.load_profile("interp")
+
+
+def pytest_report_header() -> str | None:
+    return None if BROWSER and DRIVER else f"browser tests: {NO_BROWSER}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without a browser its tests are skipped with a way out; in CI they fail instead."""
+    if item.get_closest_marker("browser") and not (BROWSER and DRIVER):
+        (pytest.fail if CI else pytest.skip)(NO_BROWSER)

@@ -1,0 +1,62 @@
+"""Results with known numbers, to build reports from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from interp.engine import SweepResult
+from interp.heads import KINDS, HeadAtlas
+from interp.heads.attention import chance
+from interp.sites import Head
+
+N = 10
+
+
+def atlas(
+    planted: dict[str, dict[str, float]] | None = None,
+    *,
+    layers: int = 3,
+    heads: int = 4,
+    spread: float = 0.02,
+    **provenance: Any,
+) -> HeadAtlas:
+    """Every head at 0.03 but the planted ones, kind -> head -> score, all with some spread."""
+    values = torch.full((len(KINDS), layers, heads, N), 0.03)
+    for kind, scores in (planted or {}).items():
+        for name, score in scores.items():
+            layer, head = map(int, name.split("."))
+            values[KINDS.index(kind), layer, head] = score
+    values = (values + spread * torch.linspace(-1, 1, N)).clamp(0, 1)
+    told = {"model": "toy", "weights_hash": "0123456789abcdef", "dtype": "float32"}
+    told |= {"device": "cpu", "n": N, "seed": 0, "command": "interp scan toy --n 10 --seed 0"}
+    return HeadAtlas(
+        KINDS, values, torch.tensor([chance(kind, 50) for kind in KINDS]), told | provenance
+    )
+
+
+def untrained(**options: Any) -> HeadAtlas:
+    """The control of `atlas`."""
+    return atlas(**{"model": "toy (untrained, seed 0)", **options})
+
+
+def sweep(
+    effects: dict[str, float] | None = None,
+    *,
+    layers: int = 3,
+    heads: int = 4,
+    metric: str = "logit_diff",
+    noise: float = 0.1,
+    **provenance: Any,
+) -> SweepResult:
+    """Every head without effect but the given ones; 4 logits in the whole model."""
+    sites = tuple(Head(layer, head) for layer in range(layers) for head in range(heads))
+    mean = torch.tensor([(effects or {}).get(str(site), 0.0) for site in sites])
+    clean = 4 + torch.linspace(-1, 1, N)
+    spread = noise * torch.linspace(-1, 1, N).roll(3)
+    told = {"model": "toy", "task": "ioi", "n": N, "notes": {"seed": 0, "split": "test"}}
+    told |= {"geometry": {"n_layers": layers, "n_heads": heads}}
+    return SweepResult(
+        sites, clean + mean[:, None] + spread, clean, metric, "zero", told | provenance
+    )

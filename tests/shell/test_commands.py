@@ -1,0 +1,156 @@
+"""What a person at a terminal, and a script behind a pipe, get."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from interp.heads import KINDS, HeadAtlas
+from tests.shell.conftest import Shell
+
+
+def one_line(ended: subprocess.CompletedProcess[str]) -> str:
+    """The error of a run that failed as it should: one line on stderr, nothing on stdout."""
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    return line
+
+
+def test_help_teaches_and_names_every_command(interp: Shell, inside: Shell) -> None:
+    ended = interp("--help")
+    assert ended.returncode == 0
+    assert "Find, test and compare the mechanisms inside transformer" in ended.stdout
+    for command in ("models", "scan", "demo", "train"):
+        assert f" {command} " in ended.stdout
+        told = inside(command, "-h")
+        assert told.returncode == 0
+        assert "Usage:" in told.stdout
+
+
+def test_the_version_is_that_of_the_package(interp: Shell) -> None:
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    assert interp("--version").stdout == f"interp {project['version']}\n"
+
+
+def test_models_are_listed(inside: Shell) -> None:
+    table, data = inside("models"), inside("models", "--json")
+    assert (table.returncode, data.returncode) == (0, 0)
+    found = json.loads(data.stdout)
+    assert f"{len(found)} embedded models" in table.stdout
+    for model in found:
+        assert model["name"] in table.stdout
+        assert model["parameters"] > 1000
+
+
+def test_scan_prints_a_table(interp: Shell, checkpoint: str) -> None:
+    ended = interp("scan", checkpoint, "--seq-len", "20", "--top", "2")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    for kind in KINDS:
+        assert f"{kind}: attention" in ended.stdout
+    assert "n = 10" in ended.stdout
+    assert "untrained" in ended.stdout
+    assert "\x1b" not in ended.stdout, "no escape codes in a pipe"
+
+
+def test_scan_prints_json_and_nothing_else(interp: Shell, checkpoint: str) -> None:
+    options = ("--n", "3", "--seq-len", "20", "--kinds", "induction, first-token", "--top", "2")
+    ended = interp("scan", checkpoint, *options, "--json")
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert list(told["kinds"]) == ["induction", "first-token"]
+    induction = told["kinds"]["induction"]
+    assert len(induction["top"]) == 2
+    assert list(induction["top"][0]) == ["head", "score", "ci_low", "ci_high", "n"]
+    assert induction["top"][0]["n"] == 3
+    assert 0 < induction["chance"] < induction["untrained_max"] < 0.2
+    assert told["provenance"]["command"].startswith(f"interp scan {checkpoint} --kinds induction,")
+
+
+def test_the_command_of_a_scan_repeats_it(inside: Shell, checkpoint: str) -> None:
+    first = inside("scan", checkpoint, "--n", "2", "--seq-len", "20", "--seed", "5", "--json")
+    command = json.loads(first.stdout)["provenance"]["command"].removeprefix("interp ").split()
+    assert inside(*command, "--json").stdout == first.stdout
+
+
+def test_one_prompt_gives_null_for_the_interval(inside: Shell, checkpoint: str) -> None:
+    ended = inside("scan", checkpoint, "--n", "1", "--seq-len", "20", "--no-control", "--json")
+    told = json.loads(ended.stdout)["kinds"]["induction"]
+    assert told["top"][0]["ci_low"] is None
+    assert told["untrained_max"] is None
+
+
+def test_scan_writes_an_atlas(inside: Shell, checkpoint: str, tmp_path: Path) -> None:
+    ended = inside("scan", checkpoint, "--seq-len", "20", "--out", "new/atlas.json")
+    assert ended.stderr == "Wrote new/atlas.json\n"
+    atlas = HeadAtlas.load(tmp_path / "new" / "atlas.json")
+    assert atlas.values.shape == (5, 2, 4, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("scan", "polymat"), "Error: 'polymat' "),
+        (("scan", "./nowhere"), "Error: there is no directory './nowhere'"),
+        (("train", "inducton"), "Error: No recipe is called 'inducton': did you mean induction?"),
+        (("train", "induction", "--steps", "0"), "Error: steps=0 trains nothing; use 1 or more."),
+    ],
+)
+def test_wrong_names_end_in_one_line(
+    inside: Shell, arguments: tuple[str, ...], message: str
+) -> None:
+    assert one_line(inside(*arguments)).startswith(message)
+
+
+def test_a_process_ends_with_the_same_line(interp: Shell) -> None:
+    assert one_line(interp("scan", "./nowhere")).startswith("Error: there is no directory")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--kinds", "inducton"), "'inducton' is not a kind of head: did you mean induction"),
+        (("--seq-len", "50"), "reads at most 64; pass seq_len=31 or less."),
+        (("--n", "0"), "n is 0, and a score needs at least one prompt"),
+        (("--device", "gpu7"), "device 'gpu7' cannot be used here"),
+        (("--dtype", "int8"), "dtype 'int8' cannot hold weights"),
+        (("--revision", "step-1"), "has no revision 'step-1'"),
+    ],
+)
+def test_impossible_options_end_in_one_line(
+    inside: Shell, checkpoint: str, options: tuple[str, ...], message: str
+) -> None:
+    assert message in one_line(inside("scan", checkpoint, *options))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("scan",), ("scna",), ("scan", "x", "--n", "many"), ("scan", "x", "--top", "0")]
+)
+def test_wrong_usage_has_its_own_code(inside: Shell, arguments: tuple[str, ...]) -> None:
+    ended = inside(*arguments)
+    assert ended.returncode == 2
+    assert "Usage:" in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_a_traceback_is_shown_when_asked_for(interp: Shell) -> None:
+    for ended in (
+        interp("--debug", "scan", "./nowhere"),
+        interp("scan", "./nowhere", INTERP_DEBUG="1"),
+    ):
+        assert ended.returncode == 1
+        assert "Traceback" in ended.stderr
+        assert "UnknownModel" in ended.stderr
+
+
+def test_training_ends_with_the_folder(interp: Shell, tmp_path: Path) -> None:
+    ended = interp("train", "induction", "--steps", "2", "--out", "run", "--device", "cpu")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "run\n"
+    assert (tmp_path / "run" / "config.json").is_file()
