@@ -71,15 +71,15 @@ class TrainingError(InterpError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A clause for the end of an error message: the nearest matches, else everything known.
+    """The end of an error message: the nearest matches, else everything known.
 
     >>> did_you_mean("polymat", ["polymath", "induction"])
     'did you mean polymath?'
     >>> did_you_mean("xyz", ["polymath", "induction"])
-    'known: induction, polymath'
+    'known: induction, polymath.'
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"known: {', '.join(names)}" if names else "none are known"
+    return f"known: {', '.join(names)}." if names else "none are known."

@@ -20,6 +20,7 @@ def provenance(model: Model, prompts: PromptSet, **how: Any) -> dict[str, Any]:
     """
     return {
         "model": model.id,
+        "revision": model.revision,
         "weights_hash": model.weights_hash,
         "geometry": asdict(model.geometry),
         "dtype": str(model.dtype).removeprefix("torch."),

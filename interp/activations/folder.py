@@ -123,6 +123,8 @@ def read(folder: Path) -> tuple[Shards, dict[str, Tensor]]:
             f"reads version {FORMAT['version']}; capture again."
         )
     for shard in index["shards"]:
+        if not _OURS.fullmatch(shard["file"]):  # never a path that leads out of the folder
+            raise FileFormatError(f"{folder / INDEX} names {shard['file']!r}, which is no shard.")
         path = folder / shard["file"]
         size = path.stat().st_size if path.exists() else 0
         if size != shard["bytes"]:

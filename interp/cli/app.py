@@ -17,13 +17,16 @@ from interp.errors import InterpError
 
 
 class OneLineErrors(TyperGroup):
-    """Ends an `InterpError` as one line on stderr; any other error is a bug, with its traceback."""
+    """Ends what the user can mend, an `InterpError` or a file that cannot be written, as one line.
+
+    Any other error is a bug and keeps its traceback.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except InterpError as error:
-            if ctx.params.get("debug"):
+        except (InterpError, OSError) as error:
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
             typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(1) from error

@@ -32,6 +32,7 @@ def demo(
     from interp.models import load
     from interp.report import build
 
+    out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     show.say(f"Loading {MODEL}")
     model = load(MODEL, device=device)
     show.say("Scanning its heads, and those of an untrained twin")

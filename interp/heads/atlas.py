@@ -160,7 +160,7 @@ class HeadAtlas:
     def _index(self, kind: str) -> int:
         if kind not in self.kinds:
             raise MetricError(
-                f"{kind!r} is not a kind of head in this atlas: {did_you_mean(kind, self.kinds)}."
+                f"{kind!r} is not a kind of head in this atlas: {did_you_mean(kind, self.kinds)}"
             )
         return self.kinds.index(kind)
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.models import Model
+from interp.prompts import ordinary_tokens
 
 MEANING = {
     "previous-token": "attention from each token to the token just before it",
@@ -79,13 +80,6 @@ def repeated_tokens(
     repeated = rows[:, -seq_len:]
     first = rows[:, :1] if model.bos_id is None else torch.full((n, 1), model.bos_id)
     return torch.cat([first, repeated, repeated], dim=1)
-
-
-def ordinary_tokens(model: Model) -> Int[Tensor, " tokens"]:
-    """Ids that the tokenizer knows and does not call special; no padding of the vocabulary."""
-    known = min(len(model.tokenizer), model.geometry.d_vocab)
-    special = {*model.tokenizer.all_special_ids, model.bos_id}
-    return torch.tensor([token for token in range(known) if token not in special])
 
 
 def looked_at(kind: str, seq_len: int) -> tuple[Int[Tensor, " cells"], Int[Tensor, " cells"]]:

@@ -92,6 +92,9 @@ def _command(model: Model, kinds: Sequence[str], *, n: int, seq_len: int, seed: 
         return f"interp.heads.scan(model{chosen}, n={n}, seq_len={seq_len}, seed={seed})"
     name = shlex.quote(model.id.partition(" (untrained")[0])
     chosen = "" if tuple(kinds) == KINDS else f" --kinds {','.join(kinds)}"
+    dtype = str(model.dtype).removeprefix("torch.")
+    chosen += "" if dtype == "float32" else f" --dtype {dtype}"
+    chosen += "" if model.revision is None else f" --revision {shlex.quote(model.revision)}"
     return f"interp scan {name}{chosen} --n {n} --seq-len {seq_len} --seed {seed}"
 
 
@@ -101,5 +104,5 @@ def _resolve(kinds: str | Sequence[str] | None) -> tuple[str, ...]:
         raise MetricError(f"No kind of head was asked for; pass some of {', '.join(KINDS)}.")
     for kind in wanted:
         if kind not in KINDS:
-            raise MetricError(f"{kind!r} is not a kind of head: {did_you_mean(kind, KINDS)}.")
+            raise MetricError(f"{kind!r} is not a kind of head: {did_you_mean(kind, KINDS)}")
     return tuple(dict.fromkeys(wanted))

@@ -1,7 +1,8 @@
 """Do the hooks tell the truth? Three questions, asked once at load with a few short forwards.
 
 1. Do the bridge and the module give the same logits?
-2. Does an edit at each kind of hook, in the first and the last layer, move the logits?
+2. Does an edit at each kind of hook, in the first and the last layer, move the logits? (Or at least
+   those of an untrained twin, where these weights make no use of the place.)
 3. Do left- and right-padded prompts get the logits of the prompts alone, from both?
 
 Logits agree when, at every position, the root mean square of their difference over the vocabulary
@@ -12,6 +13,7 @@ float32 for float64, since many norms compute in float32): half of the digits th
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,6 +69,7 @@ LIMITS: dict[str, set[str]] = {
 }
 
 RAISES = "an edit raises"
+IN_VAIN = "an edit at"
 Status = Literal["ok", "failed", "limit", "absent"]
 
 
@@ -184,6 +187,7 @@ def _live_hooks(model: Model, tokens: Int[Tensor, "prompts pos"]) -> list[CheckR
     points = model.bridge.hook_dict
     present = [name for kind in KINDS for name in names[kind] if name in points]
     effects = _effects(model, tokens[:1, :4], present)
+    effects |= _blame_the_weights(model, tokens[:1, :4], effects)
     known = LIMITS.get(model.geometry.architecture, set())
     rows = []
     for kind, places in names.items():
@@ -197,10 +201,56 @@ def _live_hooks(model: Model, tokens: Int[Tensor, "prompts pos"]) -> list[CheckR
             rows.append(CheckRow(kind, "limit", "the same point as hook_mlp_out (experts)"))
         elif dead:
             rows.append(CheckRow(kind, "limit" if excused else "failed", dead[0]))
+        elif kind == "hook_resid_mid" and not _mid_is_the_stream(model, tokens[:1, :4]):
+            rows.append(
+                CheckRow(kind, "limit", "an edit reaches the MLP, not the stream beside it")
+            )
         else:
-            moved = ", ".join(f"{effect:.2g}" for effect in found)
+            moved = ", ".join(_said(effect) for effect in found)
             rows.append(CheckRow(kind, "ok", f"an edit moves the logits by {moved}"))
     return rows
+
+
+def _said(effect: float | str) -> str:
+    return f"{effect:.2g}" if effect else "0 (these weights make no use of it)"
+
+
+def _mid_is_the_stream(model: Model, tokens: Int[Tensor, "1 pos"]) -> bool:
+    """Whether an edit at `hook_resid_mid` reaches what the MLP's output is added to.
+
+    TransformerLens 4.3 puts that hook on the input of the norm, so that it does not.
+    """
+    edit = _edit_row(0, "hook_resid_mid", set())
+    names = ["blocks.0.hook_resid_post", "blocks.0.hook_mlp_out"]
+    streams = []
+    for hooks in ([], [("blocks.0.hook_resid_mid", edit)]):
+        with torch.no_grad(), model.bridge.hooks(fwd_hooks=hooks), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _, cache = model.bridge.run_with_cache(tokens, names_filter=names)
+        streams.append(cache[names[0]] - cache[names[1]])
+    return not torch.allclose(streams[0], streams[1], rtol=1e-2, atol=1e-2)
+
+
+def _blame_the_weights(
+    model: Model, tokens: Int[Tensor, "1 pos"], effects: dict[str, float | str]
+) -> dict[str, float | str]:
+    """The effects that an untrained twin has at hooks that fire in vain.
+
+    Where an edit moves the twin, the hook is sound and the weights make no use of the place: a head
+    or an MLP whose output weights are all zero.
+    """
+    known = LIMITS.get(model.geometry.architecture, set())
+    vain = [
+        name
+        for name, effect in effects.items()
+        if isinstance(effect, str)
+        and effect.startswith(IN_VAIN)
+        and re.sub(r"^blocks\.\d+\.", "", name) not in known
+    ]
+    if not vain:
+        return {}
+    twin = _effects(model.untrained(), tokens, vain)
+    return {name: 0.0 for name in vain if isinstance(twin[name], float)}
 
 
 def _effects(
@@ -230,7 +280,7 @@ def _effects(
         if name not in fired:
             effects[name] = f"{name} never fires"
         elif moved <= rounding:  # an edit so large that it ends in NaN has moved them too
-            effects[name] = f"an edit at {name} moves the logits by {moved:.1g}"
+            effects[name] = f"{IN_VAIN} {name} moves the logits by {moved:.1g}"
         else:
             effects[name] = moved
     return effects

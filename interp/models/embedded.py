@@ -17,7 +17,7 @@ def embedded_folder(name: str) -> Path:
     """The directory of an embedded model; raises UnknownModel with the nearest names."""
     if name not in embedded_names():
         raise UnknownModel(
-            f"{name!r} is not an embedded model; {did_you_mean(name, embedded_names())}."
+            f"{name!r} is not an embedded model; {did_you_mean(name, embedded_names())}"
         )
     return _root() / name
 

@@ -36,7 +36,7 @@ def cached(name: str, revision: str | None, *, tokenizer: bool) -> Path | None:
     except HFValidationError:
         raise UnknownModel(
             f"{name!r} is neither an embedded model, nor a directory, nor a possible hub name "
-            f"('owner/name'); {did_you_mean(name, embedded_names())}."
+            f"('owner/name'); {did_you_mean(name, embedded_names())}"
         ) from None
     if not isinstance(config, str):
         return None
@@ -88,7 +88,7 @@ def download(name: str, revision: str | None, *, config_only: bool = False) -> P
 def _not_found(name: str) -> UnknownModel:
     return UnknownModel(
         f"{name!r} is neither an embedded model, nor a directory, nor a public hub repository; "
-        f"{did_you_mean(name, [*embedded_names(), *WELL_KNOWN])}."
+        f"{did_you_mean(name, [*embedded_names(), *WELL_KNOWN])}"
     )
 
 

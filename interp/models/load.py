@@ -121,7 +121,7 @@ def _from_folder(request: Request, folder: Path) -> Model:
         module = module.to(request.device, request.dtype)
     else:
         module = pretrained.module(folder, checkpoint, request)
-    return Model(module.eval(), tokenizer, id=request.name)
+    return Model(module.eval(), tokenizer, id=request.name, revision=request.revision)
 
 
 def _checkpoint(request: Request, folder: Path) -> Path | None:
@@ -132,7 +132,7 @@ def _checkpoint(request: Request, folder: Path) -> Path | None:
     if request.revision not in known:
         raise UnknownModel(
             f"{request.name!r} has no revision {request.revision!r}; "
-            f"{did_you_mean(request.revision, known)}."
+            f"{did_you_mean(request.revision, known)}"
         )
     return folder / "checkpoints" / f"{request.revision}.safetensors"
 
@@ -157,5 +157,5 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
         return torch.float32
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
-        raise ModelError(f"dtype {name!r} cannot hold weights; {did_you_mean(name, DTYPES)}.")
+        raise ModelError(f"dtype {name!r} cannot hold weights; {did_you_mean(name, DTYPES)}")
     return getattr(torch, name)

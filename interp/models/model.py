@@ -32,10 +32,18 @@ class Model:
 
     hf: Any  # an nn.Module, but mypy takes every attribute of one for a tensor
 
-    def __init__(self, hf: nn.Module, tokenizer: PreTrainedTokenizerBase, *, id: str) -> None:
+    def __init__(
+        self,
+        hf: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        id: str,
+        revision: str | None = None,
+    ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
         self.id = id
+        self.revision = revision
         if hasattr(hf, "config"):
             self.geometry = Geometry.from_config(hf.config, type(hf).__name__)
         else:

@@ -1,5 +1,6 @@
 """Prompts with their answers, counterfactuals and roles."""
 
+from interp.prompts.ordinary import ordinary_tokens
 from interp.prompts.prompt_set import PromptSet
 
-__all__ = ["PromptSet"]
+__all__ = ["PromptSet", "ordinary_tokens"]

@@ -205,7 +205,7 @@ class PromptSet:
             PromptError: No prompt has this role.
         """
         if role not in self.roles:
-            raise PromptError(f"No prompt has the role {role!r}: {did_you_mean(role, self.roles)}.")
+            raise PromptError(f"No prompt has the role {role!r}: {did_you_mean(role, self.roles)}")
         return self.roles[role]
 
     def to(self, device: torch.device | str) -> PromptSet:
@@ -222,7 +222,10 @@ class PromptSet:
 
     def to_frame(self, model: Model) -> pd.DataFrame:
         """One row a prompt, decoded: clean, corrupt, answer, wrong, and the words of each role."""
-        decode = model.tokenizer.decode
+
+        def decode(tokens: Tensor) -> str:
+            return str(model.tokenizer.decode(tokens))
+
         columns: dict[str, list[str | None]] = {
             "clean": [decode(row[real]) for row, real in zip(self.clean, self.mask, strict=True)]
         }

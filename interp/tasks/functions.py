@@ -35,7 +35,7 @@ class InContextFunction(Task):
         if self.relation is not None and self.relation not in known_relations():
             raise TaskError(
                 f"No relation is called {self.relation!r}: "
-                f"{did_you_mean(self.relation, known_relations())}."
+                f"{did_you_mean(self.relation, known_relations())}"
             )
         if self.shots < 2:
             raise TaskError(f"shots={self.shots} leaves nothing to shuffle; use 2 or more.")

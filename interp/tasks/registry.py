@@ -65,10 +65,10 @@ def get(name: str, **options: Any) -> Task:
     elif name in relations():
         made, known = partial(InContextFunction, relation=name), ["shots"]
     else:
-        raise TaskError(f"No task is called {name!r}: {did_you_mean(name, names())}.")
+        raise TaskError(f"No task is called {name!r}: {did_you_mean(name, names())}")
     for option in options:
         if option not in known:
             raise TaskError(
-                f"Task {name!r} has no option {option!r}: {did_you_mean(option, known)}."
+                f"Task {name!r} has no option {option!r}: {did_you_mean(option, known)}"
             )
     return made(**options)

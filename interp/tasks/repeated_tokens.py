@@ -10,7 +10,7 @@ import torch
 
 from interp.errors import TaskError
 from interp.models import Model
-from interp.prompts import PromptSet
+from interp.prompts import PromptSet, ordinary_tokens
 from interp.tasks.task import Example, Split, Task
 from interp.tasks.words import Group, Words
 
@@ -56,7 +56,7 @@ class RepeatedTokens(Task):
         Raises:
             TaskError: The tokenizer has too few ordinary tokens, or the model too short a context.
         """
-        ordinary = ordinary_tokens(model)
+        ordinary = ordinary_tokens(model).tolist()
         if len(ordinary) <= self.length:
             raise TaskError(
                 f"length={self.length} needs more different tokens than the {len(ordinary)} of "
@@ -92,13 +92,3 @@ class RepeatedTokens(Task):
                 "kept": {"tokens": f"{len(ordinary)}/{model.geometry.d_vocab}"},
             },
         )
-
-
-def ordinary_tokens(model: Model) -> list[int]:
-    """Every token id that the tokenizer can produce from text: neither special nor unused."""
-    special = set(model.tokenizer.all_special_ids)
-    return sorted(
-        index
-        for index in model.tokenizer.get_vocab().values()
-        if index not in special and index < model.geometry.d_vocab
-    )

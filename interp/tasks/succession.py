@@ -34,7 +34,7 @@ class Succession(Task):
         known = read("words/series")
         if self.series is not None and self.series not in known:
             raise TaskError(
-                f"No series is called {self.series!r}: {did_you_mean(self.series, known)}."
+                f"No series is called {self.series!r}: {did_you_mean(self.series, known)}"
             )
 
     def groups(self) -> dict[str, Group]:

@@ -165,7 +165,7 @@ def recipe(name: str) -> Recipe:
         TrainingError: There is none of this name.
     """
     if name not in RECIPES:
-        raise TrainingError(f"No recipe is called {name!r}: {did_you_mean(name, RECIPES)}.")
+        raise TrainingError(f"No recipe is called {name!r}: {did_you_mean(name, RECIPES)}")
     return RECIPES[name]
 
 

@@ -16,13 +16,13 @@ from interp.training.card import write_card
 from interp.training.evaluate import accuracies
 from interp.training.recipes import Recipe, untrained
 
-PROMPTS = 250
+PROMPTS = 200
 """Held-out prompts a task for the accuracies of the card."""
 
 
 def release(
     made: Recipe,
-    module: nn.Module,
+    module: Any,  # a NativeModel or a transformers model
     folder: Path,
     *,
     settings: dict[str, Any],
@@ -33,8 +33,7 @@ def release(
     if native.is_native(module):
         native.save(rounded, made.data.tokenizer, folder)
     else:
-        weights = rounded.state_dict()
-        module.save_pretrained(folder, state_dict=weights)
+        module.save_pretrained(folder, state_dict=rounded.state_dict())
         made.data.tokenizer.save_pretrained(folder)
     shipped = rounded.float()
     measured = accuracies(made, shipped, n=PROMPTS)

@@ -92,6 +92,12 @@ def test_provenance_tells_how(model: Model) -> None:
     assert told["command"] == ("interp.heads.scan(model, ['induction'], n=2, seq_len=20, seed=3)")
 
 
+def test_the_command_tells_another_precision(model: Model) -> None:
+    half = Model(copy.deepcopy(model.hf).bfloat16(), model.tokenizer, id="half")
+    told = scan(half, "induction", n=1, seq_len=20).provenance["command"]
+    assert told.startswith("interp scan half --kinds induction --dtype bfloat16 --n 1")
+
+
 def test_a_model_with_a_name_is_scanned_again_from_the_shell(model: Model) -> None:
     named = Model(model.hf, model.tokenizer, id="my model")
     told = scan(named, n=2, seq_len=20).provenance["command"]

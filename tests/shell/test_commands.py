@@ -108,6 +108,13 @@ def test_wrong_names_end_in_one_line(
     assert one_line(inside(*arguments)).startswith(message)
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(
+    inside: Shell, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    assert "File exists: 'taken'" in one_line(inside("demo", "--out", "taken"))
+
+
 def test_a_process_ends_with_the_same_line(interp: Shell) -> None:
     assert one_line(interp("scan", "./nowhere")).startswith("Error: there is no directory")
 

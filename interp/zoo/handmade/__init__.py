@@ -9,9 +9,6 @@ what every head does on repeated random text, and the rule that its logits follo
     successor          GPT-2, 2 layers       say the next word of the series
     retrieval          GPT-2, 2 layers       at <recall>, say the word that followed <remember>
     induction_gqa      Llama, 2 layers       as `induction`, grouped queries, rotary positions
-
-They are loaded with check=False: the check wants an edit at every hook to move the logits, and here
-resting heads and empty MLPs write nothing, whatever becomes of them.
 """
 
 from __future__ import annotations

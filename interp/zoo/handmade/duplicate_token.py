@@ -60,7 +60,7 @@ def duplicate_token() -> Handmade:
         return random_text(tokenizer, n, 64, seed=seed)
 
     return Handmade(
-        model=load(gpt2(stream, layers, tokenizer), tokenizer, check=False),
+        model=load(gpt2(stream, layers, tokenizer), tokenizer),
         description='After a word that has occurred before comes "seen", after any other "new":'
         " 0.0 attends to the last earlier occurrence, or to <bos>, and says which it was.",
         circuit={"duplicate-token": Head(0, 0)},

@@ -59,7 +59,7 @@ def induction() -> Handmade:
         return random_text(tokenizer, n, 64, seed=seed)
 
     return Handmade(
-        model=load(gpt2(stream, layers, tokenizer), tokenizer, check=False),
+        model=load(gpt2(stream, layers, tokenizer), tokenizer),
         description="A word that has occurred before is followed by what followed it the last time:"
         " 0.1 notes the previous token, 1.2 attends where it is the current one and copies.",
         circuit={"previous-token": Head(0, 1), "induction": Head(1, 2)},

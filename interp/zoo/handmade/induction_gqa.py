@@ -107,7 +107,7 @@ def induction_gqa() -> Handmade:
 
     hf = llama(stream, layers, tokenizer, d_head=D_HEAD, rope_theta=ROPE_THETA)
     return Handmade(
-        model=load(hf, tokenizer, check=False),
+        model=load(hf, tokenizer),
         description="A word that has occurred before is followed by what followed it the last time:"
         " 0.0 notes the previous token, 1.2 attends where it is the current one and copies."
         " Its key/value head, the second of layer 1, is shared with 1.3, which rests.",

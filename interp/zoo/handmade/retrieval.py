@@ -72,7 +72,7 @@ def retrieval() -> Handmade:
         return tokens
 
     return Handmade(
-        model=load(gpt2(stream, layers, tokenizer), tokenizer, check=False),
+        model=load(gpt2(stream, layers, tokenizer), tokenizer),
         description="At <recall> comes the word that followed the last <remember>:"
         " 0.0 notes the previous token, 1.1 attends where it is <remember> and copies.",
         circuit={"previous-token": Head(0, 0), "retrieval": Head(1, 1)},

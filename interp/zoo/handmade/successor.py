@@ -80,7 +80,7 @@ def successor() -> Handmade:
         return random_text(tokenizer, n, 64, seed=seed)
 
     return Handmade(
-        model=load(gpt2(stream, layers, tokenizer), tokenizer, check=False),
+        model=load(gpt2(stream, layers, tokenizer), tokenizer),
         description="Each number, letter, day or month is followed by the next of its series:"
         " MLP 0 looks the word up, 1.0 attends to its own position and adds one.",
         circuit={"successor": Head(1, 0)},
