@@ -1,8 +1,8 @@
 """Do the hooks tell the truth? Three questions, asked once at load with a few short forwards.
 
 1. Do the bridge and the module give the same logits?
-2. Does an edit at each kind of hook, in the first and the last layer, move the logits? (Or at least
-   those of an untrained twin, where these weights make no use of the place.)
+2. Does an edit at each kind of hook, in the first and the last layer, move the logits? (Where
+   these weights make no use of the place, is it so with random weights in their stead?)
 3. Do left- and right-padded prompts get the logits of the prompts alone, from both?
 
 Logits agree when, at every position, the root mean square of their difference over the vocabulary
@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import CheckFailed
 
@@ -234,10 +235,10 @@ def _mid_is_the_stream(model: Model, tokens: Int[Tensor, "1 pos"]) -> bool:
 def _blame_the_weights(
     model: Model, tokens: Int[Tensor, "1 pos"], effects: dict[str, float | str]
 ) -> dict[str, float | str]:
-    """The effects that an untrained twin has at hooks that fire in vain.
+    """The hooks that fire in vain with these weights but not with random ones, as moved by 0.
 
-    Where an edit moves the twin, the hook is sound and the weights make no use of the place: a head
-    or an MLP whose output weights are all zero.
+    Such a hook is sound, and the weights make no use of the place: a head or an MLP whose output
+    weights are all zero.
     """
     known = LIMITS.get(model.geometry.architecture, set())
     vain = [
@@ -249,8 +250,26 @@ def _blame_the_weights(
     ]
     if not vain:
         return {}
-    twin = _effects(model.untrained(), tokens, vain)
-    return {name: 0.0 for name in vain if isinstance(twin[name], float)}
+    with _random_weights(model.hf):
+        effects = _effects(model, tokens, vain)
+    return {name: 0.0 for name in vain if isinstance(effects[name], float)}
+
+
+@contextmanager
+def _random_weights(module: nn.Module) -> Iterator[None]:
+    """Noise added to every weight of the module, and so of its bridge; exactly undone afterwards."""
+    kept = {parameter: parameter.detach().clone() for parameter in module.parameters()}
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with torch.no_grad():
+            for parameter in kept:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.1 * noise.to(parameter.device, parameter.dtype))
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in kept.items():
+                parameter.copy_(value)
 
 
 def _effects(

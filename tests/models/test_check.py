@@ -215,3 +215,17 @@ def test_a_hook_that_refuses_edits_is_a_limit() -> None:
 def test_a_bridge_that_cannot_run() -> None:
     with pytest.raises(CheckFailed, match=r"cannot run 8 random tokens .*got Double.*check=False"):
         load(tiny("mixtral").double(), tiny_tokenizer())
+
+
+def test_weights_that_make_no_use_of_a_place_are_not_the_hooks_fault() -> None:
+    model = tiny_model("gpt2")
+    with torch.no_grad():
+        for block in model.hf.transformer.h:
+            block.mlp.c_proj.weight.zero_()
+    before = model.weights_hash
+    rows = model.check().to_frame().set_index("name")
+    detail = rows.loc["mlp.hook_post", "detail"]
+    assert detail.count("0 (these weights make no use of it)") == 2
+    assert rows.loc["mlp.hook_post", "status"] == "ok"
+    del model.weights_hash
+    assert model.weights_hash == before
