@@ -19,8 +19,8 @@ def train(
     ] = None,
     device: Device = None,
     precision: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="Of the forward and backward pass.")
-    ] = "float32",
+        Literal["float32", "bfloat16"] | None, typer.Option(help="The recipe's own by default.")
+    ] = None,
 ) -> None:
     """Train an embedded model. A run that was stopped goes on when started again."""
     from interp.training import train as train_model

@@ -257,7 +257,7 @@ def _blame_the_weights(
 
 @contextmanager
 def _random_weights(module: nn.Module) -> Iterator[None]:
-    """Noise added to every weight of the module, and so of its bridge; exactly undone afterwards."""
+    """Noise on every weight of the module, and so of its bridge; exactly undone afterwards."""
     kept = {parameter: parameter.detach().clone() for parameter in module.parameters()}
     generator = torch.Generator().manual_seed(0)
     try:

@@ -21,9 +21,9 @@ class Scene:
     template: int
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """The colour and object of each thing in combination."""
-        return tuple(f"colored {color} {thing}" for thing, color in self.things)
+    def key(self) -> str:
+        """The objects with their colours in combination, in whatever order they are told."""
+        return "colored " + ", ".join(sorted(f"{color} {thing}" for thing, color in self.things))
 
     def ask(self, query: str, target: str) -> tuple[str, dict[str, tuple[int, int]]]:
         """The prompt that asks for `query`; roles mark the object and colour of `target`."""
@@ -80,13 +80,12 @@ class ColoredObjects(Task):
             answer=(f" {color}",),
             wrong=tuple(f" {named}" for _, named in scene.things if named != color),
             roles=roles,
-            key=f"colored {color} {target}",
-            context=scene.keys,
+            key=scene.key,
             template=str(scene.template),
         )
 
     def document(self, rng: random.Random, words: Words) -> str:
-        """A scene of 2 to 5 objects and a question about each, in random order."""
+        """A scene and a question about each of its objects, in random order."""
         first = self.draw_scene(rng, words)
         things = rng.sample(first.things, len(first.things))
         text = first.ask(things[0][0], things[0][0])[0] + f" {things[0][1]}"
@@ -95,8 +94,8 @@ class ColoredObjects(Task):
         return text
 
     def draw_scene(self, rng: random.Random, words: Words) -> Scene:
-        """A scene for training: none of its combinations is held out."""
+        """A scene for training, of 2 to 5 objects."""
         while True:
             scene = self.scene(rng, words, rng.randint(2, 5))
-            if not any(map(is_held_out, scene.keys)):
+            if not is_held_out(scene.key):
                 return scene

@@ -26,7 +26,7 @@ def write_card(
     parameters = sum(parameter.numel() for parameter in module.parameters())
     tokens = settings["steps"] * made.rows * made.data.length
     command = f"interp train {made.name} --seed {settings['seed']} --steps {settings['steps']}"
-    if settings["precision"] != "float32":
+    if settings["precision"] != made.precision:
         command += f" --precision {settings['precision']}"
     rows = [_row(made, name, log, measured[name], control[name]) for name in made.tasks]
     text = f"""# {made.name}
@@ -49,11 +49,11 @@ Trained by `interp` on text that it generates itself:
 ## Accuracy on held-out prompts
 
 The most likely next token is a right answer. Neither the prompts nor their entities in combination
-(the two names of a sentence, the colour of an object, the value of a key, a demonstration and the
-question after it) occurred together in training. A relation such as capital-of is knowledge: its
-pairs did occur. The interval is Wilson's at 95%. *Untrained* is the same architecture before its
-first step. *Half-way* is the first logged step at which {_LOGGED} held-out prompts were answered
-with half of the final accuracy or more.
+(the two names of a sentence, the objects of a scene with their colours, the value of a key, a
+demonstration and the question after it) occurred together in training. A relation such as
+capital-of is knowledge: its pairs did occur. The interval is Wilson's at 95%. *Untrained* is the
+same architecture before its first step. *Half-way* is the first logged step at which {_LOGGED}
+held-out prompts were answered with half of the final accuracy or more.
 
 | task | accuracy | interval | n | untrained | wanted | half-way at step |
 |---|---|---|---|---|---|---|

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 WEIGHTS = {
     "repeated_tokens": 2.0,
-    "succession": 1.5,
-    "retrieval": 1.5,
+    "succession": 1.2,
+    "retrieval": 1.2,
     "ioi": 2.0,
-    "colored_objects": 3.0,
+    "colored_objects": 5.0,
     "functions": 3.0,
-    "facts_vs_context": 1.5,
+    "facts_vs_context": 1.2,
     "coin_flip": 1.5,
-    "greater_than": 1.0,
+    "greater_than": 0.7,
 }
 """How often a document of each task is drawn, relative to the others."""
 
@@ -48,22 +48,19 @@ class Mixture:
 
     @cached_property
     def tasks(self) -> dict[Task, Words]:
-        """The tasks with all their words; repeated sequences are made of those of the others."""
-        tasks = {get(name): all_words(get(name)) for name in WEIGHTS}
-        ordinary = {
-            part
-            for words in tasks.values()
-            for entries in words.values()
-            for entry in entries
-            for part in ([entry] if isinstance(entry, str) else entry)
-        }
-        return {**tasks, get("repeated_tokens"): {"words": tuple(sorted(ordinary))}}
+        """The tasks with all their words; repeated sequences are made of the whole vocabulary."""
+        ordinary = set(self.tokenizer.get_vocab()) - set(self.tokenizer.all_special_tokens)
+        return {**self._spoken, get("repeated_tokens"): {"words": tuple(sorted(ordinary))}}
+
+    @cached_property
+    def _spoken(self) -> dict[Task, Words]:
+        """The tasks that are made of words."""
+        return {get(name): all_words(get(name)) for name in WEIGHTS if name != "repeated_tokens"}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """One token for each word of the mixture."""
-        spoken = [task for task in self.tasks if task.name != "repeated_tokens"]
-        return build_tokenizer(sample_texts(spoken), max_length=self.length)
+        return build_tokenizer(sample_texts(self._spoken), max_length=self.length)
 
     def documents(self, rng: random.Random) -> Iterator[str]:
         """An endless stream of training documents."""

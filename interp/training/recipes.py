@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ from interp.training.mixture import Mixture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Recipe:
         steps: Optimiser steps; the learning rate warms up over 200 and decays along a cosine.
         rows: Rows of `data.length` tokens in a step.
         learning_rate: Its peak.
+        precision: Of the forward and backward pass; weights and optimiser stay in float32.
         tasks: Name, task and wanted accuracy of each held-out evaluation; no target where None.
         shipped: Steps whose weights are kept as checkpoints.
     """
@@ -41,6 +45,7 @@ class Recipe:
     steps: int
     rows: int
     learning_rate: float
+    precision: Precision
     tasks: dict[str, tuple[Task, float | None]]
     shipped: tuple[int, ...] = field(default=())
 
@@ -120,28 +125,35 @@ _MIXED_TASKS: dict[str, tuple[Task, float | None]] = {
     "facts_vs_context": (get("facts_vs_context"), None),
 }
 
+
+def _of_the_mixture(
+    name: str, build: Callable[[PreTrainedTokenizerFast], nn.Module], description: str
+) -> Recipe:
+    return Recipe(
+        name=name,
+        description=description,
+        data=Mixture(length=160),
+        build=build,
+        steps=8_000,
+        rows=24,
+        learning_rate=2e-3,
+        precision="bfloat16",
+        tasks=_MIXED_TASKS,
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(
-            name="polymath",
-            description="A 6-layer GPT-2 that does ten small tasks in a readable vocabulary.",
-            data=Mixture(length=256),
-            build=_polymath,
-            steps=6_000,
-            rows=16,
-            learning_rate=2e-3,
-            tasks=_MIXED_TASKS,
+        _of_the_mixture(
+            "polymath",
+            _polymath,
+            "A 6-layer GPT-2 that does nine small tasks in a readable vocabulary.",
         ),
-        Recipe(
-            name="polymath-llama",
-            description="The tasks of polymath in a Llama with grouped-query attention.",
-            data=Mixture(length=256),
-            build=_polymath_llama,
-            steps=6_000,
-            rows=16,
-            learning_rate=2e-3,
-            tasks=_MIXED_TASKS,
+        _of_the_mixture(
+            "polymath-llama",
+            _polymath_llama,
+            "The tasks of polymath in a Llama with grouped-query attention.",
         ),
         Recipe(
             name="induction",
@@ -151,8 +163,9 @@ RECIPES: dict[str, Recipe] = {
             steps=3_000,
             rows=64,
             learning_rate=1e-3,
+            precision="float32",
             tasks={"repeated_tokens": (get("repeated_tokens"), 0.95)},
-            shipped=tuple(range(0, 3_001, 100)),
+            shipped=(*range(0, 1_001, 100), *range(1_025, 1_501, 25), *range(1_600, 3_001, 200)),
         ),
     )
 }

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import interp
 from interp.errors import TrainingError
-from interp.training import RECIPES, train
+from interp.training import RECIPES, loop, release, train
 from interp.training.recipes import untrained
 
 STEPS = "160"
@@ -86,7 +86,11 @@ def test_a_finished_run_started_again_changes_nothing(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["polymath", "polymath-llama"])
-def test_a_short_run_of_the_mixture_ships_a_loadable_model(name: str, tmp_path: Path) -> None:
+def test_a_short_run_of_the_mixture_ships_a_loadable_model(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "PROMPTS", 16)  # the numbers of its card do not matter here
+    monkeypatch.setattr(loop, "EVALUATION_PROMPTS", 8)
     folder = train(name, steps=2, out=tmp_path / name)
     model = interp.load(str(folder), check=False)
     assert model.tokenizer.decode(model.encode(" Mary")) == "Mary"
