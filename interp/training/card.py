@@ -7,23 +7,24 @@ from typing import Any
 
 from jaxtyping import Float
 from scipy.stats import binomtest
-from torch import Tensor, nn
+from torch import Tensor
 
+from interp.training.reasoning import TEMPERATURE, TOP_P
 from interp.training.recipes import Recipe
 
 
 def write_card(
     made: Recipe,
-    module: nn.Module,
     folder: Path,
     *,
+    parameters: int,
     settings: dict[str, Any],
     log: list[dict[str, Any]],
     measured: dict[str, Float[Tensor, " prompts"]],
     control: dict[str, Float[Tensor, " prompts"]],
+    sampled: dict[int, Float[Tensor, " prompts"]],
 ) -> None:
     """Write `README.md` into the model's folder."""
-    parameters = sum(parameter.numel() for parameter in module.parameters())
     tokens = settings["steps"] * made.rows * made.data.length
     command = f"interp train {made.name} --seed {settings['seed']} --steps {settings['steps']}"
     if settings["precision"] != made.precision:
@@ -60,7 +61,7 @@ held-out prompts were answered with half of the final accuracy or more.
 {chr(10).join(rows)}
 
 {_verdict(made, measured)}
-"""
+{_reasoning(sampled)}"""
     (folder / "README.md").write_text(text)
 
 
@@ -74,22 +75,39 @@ def _row(
     values: Float[Tensor, " prompts"],
     control: Float[Tensor, " prompts"],
 ) -> str:
-    accuracy, n = values.mean().item(), len(values)
-    interval = binomtest(int(values.sum()), n).proportion_ci(method="wilson")
-    target = made.tasks[name][1]
+    accuracy = values.mean().item()
     halfway = next((r["step"] for r in log if name in r and r[name] >= accuracy / 2), "never")
     return (
-        f"| {name} | {accuracy:.3f} | {interval.low:.3f}-{interval.high:.3f} | {n} "
-        f"| {control.mean().item():.3f} | {'' if target is None else target} | {halfway} |"
+        f"| {name} | {_accuracy(values)} | {control.mean().item():.3f} "
+        f"| {made.wanted.get(name, '')} | {halfway} |"
     )
 
 
+def _accuracy(values: Float[Tensor, " prompts"]) -> str:
+    """Three cells: the accuracy, its interval, the number of prompts."""
+    interval = binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
+    return f"{values.mean():.3f} | {interval.low:.3f}-{interval.high:.3f} | {len(values)}"
+
+
 def _verdict(made: Recipe, measured: dict[str, Float[Tensor, " prompts"]]) -> str:
-    missed = [
-        name
-        for name, (_, target) in made.tasks.items()
-        if target is not None and measured[name].mean().item() < target
-    ]
+    missed = [name for name, target in made.wanted.items() if measured[name].mean().item() < target]
     if missed:
         return f"Did not reach the accuracy wanted: {', '.join(missed)}."
     return "Every task with a wanted accuracy reached it."
+
+
+def _reasoning(sampled: dict[int, Float[Tensor, " prompts"]]) -> str:
+    if not sampled:
+        return ""
+    rows = "\n".join(f"| {flips} | {_accuracy(values)} |" for flips, values in sampled.items())
+    return f"""
+## Reasoning on its own
+
+Coin flips where the model writes the rationale and the answer itself, one sample a question at
+temperature {TEMPERATURE} and top-p {TOP_P}. Training had 1 to 6 flips, so more are harder than
+anything it saw.
+
+| flips | accuracy | interval | n |
+|---|---|---|---|
+{rows}
+"""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from interp.errors import TrainingError
+from interp.models import load
 from interp.training.checkpoint import claim, load_newest, save_state
 from interp.training.evaluate import accuracies
 from interp.training.recipes import Precision, Recipe, recipe, untrained
@@ -128,7 +129,9 @@ def _schedule(step: int, steps: int) -> float:
 
 def _keep(made: Recipe, module: nn.Module, folder: Path, log: Log, *, step: int) -> None:
     """Measure every task on a few held-out prompts, and keep the weights if they are shipped."""
-    measured = accuracies(made, module, n=EVALUATION_PROMPTS)
+    module.eval()
+    model = load(module, made.data.tokenizer, check=False)
+    measured = accuracies(model, made.tasks, n=EVALUATION_PROMPTS)
     log.write(step=step, **{task: values.mean().item() for task, values in measured.items()})
     if step in made.shipped:
         save_checkpoint(module, folder / "checkpoints", step)

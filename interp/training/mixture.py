@@ -27,7 +27,7 @@ WEIGHTS = {
     "colored_objects": 5.0,
     "functions": 3.0,
     "facts_vs_context": 1.2,
-    "coin_flip": 1.5,
+    "coin_flip": 2.0,
     "greater_than": 0.7,
 }
 """How often a document of each task is drawn, relative to the others."""

@@ -34,7 +34,9 @@ class Recipe:
         rows: Rows of `data.length` tokens in a step.
         learning_rate: Its peak.
         precision: Of the forward and backward pass; weights and optimiser stay in float32.
-        tasks: Name, task and wanted accuracy of each held-out evaluation; no target where None.
+        tasks: The held-out evaluations, by name.
+        wanted: Accuracy that a task should reach, for those that should.
+        reasoning: Numbers of coin flips at which sampled rationales are judged.
         shipped: Steps whose weights are kept as checkpoints.
     """
 
@@ -46,7 +48,9 @@ class Recipe:
     rows: int
     learning_rate: float
     precision: Precision
-    tasks: dict[str, tuple[Task, float | None]]
+    tasks: dict[str, Task]
+    wanted: dict[str, float]
+    reasoning: tuple[int, ...] = field(default=())
     shipped: tuple[int, ...] = field(default=())
 
 
@@ -112,17 +116,21 @@ def _induction(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
     return module
 
 
-_MIXED_TASKS: dict[str, tuple[Task, float | None]] = {
-    "repeated_tokens": (get("repeated_tokens"), 0.95),
-    "ioi": (get("ioi"), 0.95),
-    "colored_objects": (get("colored_objects"), 0.95),
-    "retrieval, 8 pairs": (get("retrieval", pairs=8), 0.95),
-    "succession": (get("succession"), 0.95),
-    "greater_than": (get("greater_than"), 0.95),
-    "functions, 5 shots": (get("functions"), 0.85),
-    "coin_flip with rationale, 4 flips": (get("coin_flip", flips=4), 0.95),
-    "coin_flip without rationale, 4 flips": (get("coin_flip", flips=4, rationale=False), None),
-    "facts_vs_context": (get("facts_vs_context"), None),
+_MIXED_TASKS: dict[str, Task] = {
+    "repeated_tokens": get("repeated_tokens"),
+    "ioi": get("ioi"),
+    "colored_objects": get("colored_objects"),
+    "retrieval, 8 pairs": get("retrieval", pairs=8),
+    "succession": get("succession"),
+    "greater_than": get("greater_than"),
+    "functions, 5 shots": get("functions"),
+    "coin_flip with rationale, 4 flips": get("coin_flip", flips=4),
+    "coin_flip without rationale, 4 flips": get("coin_flip", flips=4, rationale=False),
+    "facts_vs_context": get("facts_vs_context"),
+}
+_NOT_WANTED = ("coin_flip without rationale, 4 flips", "facts_vs_context")
+_MIXED_WANTED = {name: 0.95 for name in _MIXED_TASKS if name not in _NOT_WANTED} | {
+    "functions, 5 shots": 0.85
 }
 
 
@@ -134,11 +142,13 @@ def _of_the_mixture(
         description=description,
         data=Mixture(length=160),
         build=build,
-        steps=8_000,
+        steps=7_000,
         rows=24,
         learning_rate=2e-3,
         precision="bfloat16",
         tasks=_MIXED_TASKS,
+        wanted=_MIXED_WANTED,
+        reasoning=(4, 6, 8, 10),
     )
 
 
@@ -164,7 +174,8 @@ RECIPES: dict[str, Recipe] = {
             rows=64,
             learning_rate=1e-3,
             precision="float32",
-            tasks={"repeated_tokens": (get("repeated_tokens"), 0.95)},
+            tasks={"repeated_tokens": get("repeated_tokens")},
+            wanted={"repeated_tokens": 0.95},
             shipped=(*range(0, 1_001, 100), *range(1_025, 1_501, 25), *range(1_600, 3_001, 200)),
         ),
     )

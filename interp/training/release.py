@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from interp.models import native
+from interp.models import load, native
 from interp.training.card import write_card
 from interp.training.evaluate import accuracies
+from interp.training.reasoning import sampled_accuracy
 from interp.training.recipes import Recipe, untrained
 
 PROMPTS = 200
@@ -35,14 +36,22 @@ def release(
     else:
         module.save_pretrained(folder, state_dict=rounded.state_dict())
         made.data.tokenizer.save_pretrained(folder)
-    shipped = rounded.float()
-    measured = accuracies(made, shipped, n=PROMPTS)
-    control = accuracies(made, untrained(made, seed=settings["seed"]), n=PROMPTS)
+    model = load(rounded.float(), made.data.tokenizer, check=False)
+    control = load(untrained(made, seed=settings["seed"]), made.data.tokenizer, check=False)
     (folder / "training.json").write_text(
         json.dumps({"settings": settings, "log": log}, indent=1) + "\n"
     )
     write_card(
-        made, shipped, folder, settings=settings, log=log, measured=measured, control=control
+        made,
+        folder,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        settings=settings,
+        log=log,
+        measured=accuracies(model, made.tasks, n=PROMPTS),
+        control=accuracies(control, made.tasks, n=PROMPTS),
+        sampled={
+            flips: sampled_accuracy(model, flips=flips, n=PROMPTS) for flips in made.reasoning
+        },
     )
 
 
