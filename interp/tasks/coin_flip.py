@@ -20,11 +20,12 @@ ANSWER = "The answer is"
 class CoinFlip(Task):
     """A coin is heads up. Mary flips the coin. Q: Is the coin heads up? A: -> no.
 
-    With the rationale the prompt goes on "Step by step: Mary tails. The answer is", naming the side
-    that is up after each person; without, "The answer is". After the CoinFlip data of Wei et al.
-    2022, in sentences of equal length, and with either side up at first. The counterfactual changes
-    what the first person does (and the rationale that follows from it). Roles: START (the first
-    side), ACTION (of the first person), and with a rationale LAST, the last side in it.
+    With the rationale the prompt goes on "Step by step: Mary flips tails. The answer is", with what
+    each person does and the side that is then up; without, "The answer is". After the CoinFlip data
+    of Wei et al. 2022, in sentences of equal length, and with either side up at first. The
+    counterfactual changes what the first person does (and the rationale that follows from it).
+    Roles: START (the first side), ACTION (of the first person), and with a rationale LAST, the last
+    side in it.
 
     Args:
         flips: Number of people; the embedded models were trained on 1 to 6.
@@ -93,6 +94,9 @@ def _story(
         f"{person} {'flips' if flipped else 'keeps'} the coin."
         for person, flipped in zip(people, actions, strict=True)
     )
-    steps = ", ".join(f"{person} {up}" for person, up in zip(people, sides, strict=True))
+    steps = ", ".join(
+        f"{person} {'flips' if flipped else 'keeps'} {up}"
+        for person, flipped, up in zip(people, actions, sides, strict=True)
+    )
     reasoning = f"{THINKING} {steps}." if rationale else ""
     return f"A coin is {first} up. {told}{QUESTION}{reasoning} {ANSWER}", sides

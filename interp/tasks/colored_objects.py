@@ -10,7 +10,7 @@ from interp.tasks.task import Example, Task, is_held_out
 from interp.tasks.template import fill
 from interp.tasks.words import Group, Words, read
 
-QUESTION = "\nQ: What color is the {QUERY}?\nA:"
+QUESTION = "\nQ: color of the {QUERY}\nA:"
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,21 @@ class Scene:
 
 @dataclass(frozen=True)
 class ColoredObjects(Task):
-    """On the table there are a red pen and a blue cup. Q: What color is the cup? A: -> blue.
+    """On the table the pen is red and the cup is blue. Q: color of the cup A: -> blue.
 
     The counterfactual asks for another object of the same scene. Every other colour named is a
-    wrong answer. After Merullo et al. 2024, in several wordings. Roles: OBJECT and COLOR of the
-    thing that is asked for, QUERY in the question.
+    wrong answer. After Merullo et al. 2024, whose wording has the colour first. Roles: OBJECT and
+    COLOR of the thing that is asked for, QUERY in the question.
 
     Args:
         things: Number of objects, or None for 3 to 5.
+        color_first: Say "a red pen" instead of "the pen is red".
     """
 
     name: ClassVar[str] = "colored_objects"
     description: ClassVar[str] = "the color of the object that is asked for"
     things: int | None = None
+    color_first: bool = False
 
     def groups(self) -> dict[str, Group]:
         return {
@@ -68,7 +70,9 @@ class ColoredObjects(Task):
         things = zip(
             rng.sample(words["objects"], count), rng.sample(words["colors"], count), strict=True
         )
-        return Scene(tuple(things), rng.randrange(len(read("templates/colored_objects"))))
+        wordings = read("templates/colored_objects")
+        fitting = [i for i, w in enumerate(wordings) if w["color_first"] == self.color_first]
+        return Scene(tuple(things), rng.choice(fitting))
 
     def example(self, rng: random.Random, words: Words) -> Example:
         scene = self.scene(rng, words, self.things or rng.randint(3, 5))
@@ -85,8 +89,8 @@ class ColoredObjects(Task):
         )
 
     def document(self, rng: random.Random, words: Words) -> str:
-        """A scene and a question about each of its objects, in random order."""
-        first = self.draw_scene(rng, words)
+        """A scene, colour first in one of four, and a question about each of its objects."""
+        first = ColoredObjects(color_first=rng.random() < 0.25).draw_scene(rng, words)
         things = rng.sample(first.things, len(first.things))
         text = first.ask(things[0][0], things[0][0])[0] + f" {things[0][1]}"
         for thing, color in things[1:]:

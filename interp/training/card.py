@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.stats import binomtest
 from torch import Tensor
 
-from interp.training.reasoning import TEMPERATURE, TOP_P
+from interp.training.reasoning import TOP_P
 from interp.training.recipes import Recipe
 
 
@@ -22,7 +22,7 @@ def write_card(
     log: list[dict[str, Any]],
     measured: dict[str, Float[Tensor, " prompts"]],
     control: dict[str, Float[Tensor, " prompts"]],
-    sampled: dict[int, Float[Tensor, " prompts"]],
+    sampled: dict[tuple[int, float], Float[Tensor, " prompts"]],
 ) -> None:
     """Write `README.md` into the model's folder."""
     tokens = settings["steps"] * made.rows * made.data.length
@@ -96,18 +96,21 @@ def _verdict(made: Recipe, measured: dict[str, Float[Tensor, " prompts"]]) -> st
     return "Every task with a wanted accuracy reached it."
 
 
-def _reasoning(sampled: dict[int, Float[Tensor, " prompts"]]) -> str:
+def _reasoning(sampled: dict[tuple[int, float], Float[Tensor, " prompts"]]) -> str:
     if not sampled:
         return ""
-    rows = "\n".join(f"| {flips} | {_accuracy(values)} |" for flips, values in sampled.items())
+    rows = "\n".join(
+        f"| {flips} flips at {temperature} | {_accuracy(values)} |"
+        for (flips, temperature), values in sampled.items()
+    )
     return f"""
 ## Reasoning on its own
 
 Coin flips where the model writes the rationale and the answer itself, one sample a question at
-temperature {TEMPERATURE} and top-p {TOP_P}. Training had 1 to 6 flips, so more are harder than
-anything it saw.
+this temperature and top-p {TOP_P}. Training had 1 to 6 flips, so more are longer than anything it
+saw.
 
-| flips | accuracy | interval | n |
+| flips and temperature | accuracy | interval | n |
 |---|---|---|---|
 {rows}
 """

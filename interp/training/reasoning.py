@@ -12,11 +12,11 @@ from interp.models import Model
 from interp.tasks.coin_flip import ANSWER, THINKING, CoinFlip
 from interp.training.vocabulary import all_words
 
-TEMPERATURE, TOP_P = 0.7, 0.95
+TOP_P = 0.95
 
 
 def sampled_accuracy(
-    model: Model, *, flips: int, n: int, seed: int = 0
+    model: Model, *, flips: int, temperature: float, n: int, seed: int = 0
 ) -> Float[Tensor, " prompts"]:
     """1 where one sampled rationale and answer to a coin-flip question end right, else 0.
 
@@ -32,9 +32,9 @@ def sampled_accuracy(
             tokens.to(model.device),
             attention_mask=torch.ones_like(tokens).to(model.device),
             do_sample=True,
-            temperature=TEMPERATURE,
+            temperature=temperature,
             top_p=TOP_P,
-            max_new_tokens=3 * flips + 10,
+            max_new_tokens=4 * flips + 10,
             pad_token_id=model.pad_id,
         )
     texts = model.tokenizer.batch_decode(written[:, tokens.shape[1] :])

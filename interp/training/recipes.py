@@ -36,7 +36,7 @@ class Recipe:
         precision: Of the forward and backward pass; weights and optimiser stay in float32.
         tasks: The held-out evaluations, by name.
         wanted: Accuracy that a task should reach, for those that should.
-        reasoning: Numbers of coin flips at which sampled rationales are judged.
+        reasoning: Numbers of coin flips, and temperatures, at which sampled rationales are judged.
         shipped: Steps whose weights are kept as checkpoints.
     """
 
@@ -50,7 +50,7 @@ class Recipe:
     precision: Precision
     tasks: dict[str, Task]
     wanted: dict[str, float]
-    reasoning: tuple[int, ...] = field(default=())
+    reasoning: tuple[tuple[int, float], ...] = field(default=())
     shipped: tuple[int, ...] = field(default=())
 
 
@@ -120,6 +120,7 @@ _MIXED_TASKS: dict[str, Task] = {
     "repeated_tokens": get("repeated_tokens"),
     "ioi": get("ioi"),
     "colored_objects": get("colored_objects"),
+    "colored_objects, color first": get("colored_objects", color_first=True),
     "retrieval, 8 pairs": get("retrieval", pairs=8),
     "succession": get("succession"),
     "greater_than": get("greater_than"),
@@ -128,7 +129,11 @@ _MIXED_TASKS: dict[str, Task] = {
     "coin_flip without rationale, 4 flips": get("coin_flip", flips=4, rationale=False),
     "facts_vs_context": get("facts_vs_context"),
 }
-_NOT_WANTED = ("coin_flip without rationale, 4 flips", "facts_vs_context")
+_NOT_WANTED = (
+    "colored_objects, color first",
+    "coin_flip without rationale, 4 flips",
+    "facts_vs_context",
+)
 _MIXED_WANTED = {name: 0.95 for name in _MIXED_TASKS if name not in _NOT_WANTED} | {
     "functions, 5 shots": 0.85
 }
@@ -142,13 +147,13 @@ def _of_the_mixture(
         description=description,
         data=Mixture(length=160),
         build=build,
-        steps=7_000,
+        steps=5_500,
         rows=24,
         learning_rate=2e-3,
         precision="bfloat16",
         tasks=_MIXED_TASKS,
         wanted=_MIXED_WANTED,
-        reasoning=(4, 6, 8, 10),
+        reasoning=((4, 0.7), (6, 0.7), (7, 0.7), (8, 0.7), (6, 1.5), (6, 1.75), (6, 2.0)),
     )
 
 

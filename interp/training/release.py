@@ -50,7 +50,10 @@ def release(
         measured=accuracies(model, made.tasks, n=PROMPTS),
         control=accuracies(control, made.tasks, n=PROMPTS),
         sampled={
-            flips: sampled_accuracy(model, flips=flips, n=PROMPTS) for flips in made.reasoning
+            (flips, temperature): sampled_accuracy(
+                model, flips=flips, temperature=temperature, n=PROMPTS
+            )
+            for flips, temperature in made.reasoning
         },
     )
 

@@ -105,7 +105,7 @@ def test_answers_follow_from_the_prompt() -> None:
         text = row["clean"].replace(" ,", ",")
         assert f"{row['QUERY']} = {row['answer']}" in text
         assert (row["KEY"], row["VALUE"]) == (row["QUERY"], row["answer"])
-    for row in rows("colored_objects"):
+    for row in rows("colored_objects") + rows("colored_objects", color_first=True):
         assert row["OBJECT"] == row["QUERY"]
         assert row["COLOR"] == row["answer"]
         assert row["answer"] not in row["wrong"].split(" | ")
