@@ -131,7 +131,7 @@ def _keep(made: Recipe, module: nn.Module, folder: Path, log: Log, *, step: int)
     """Measure every task on a few held-out prompts, and keep the weights if they are shipped."""
     module.eval()
     model = load(module, made.data.tokenizer, check=False)
-    measured = accuracies(model, made.tasks, n=EVALUATION_PROMPTS)
+    measured = accuracies(model, made.tasks, n=EVALUATION_PROMPTS, scarce=made.scarce)
     log.write(step=step, **{task: values.mean().item() for task, values in measured.items()})
     if step in made.shipped:
         save_checkpoint(module, folder / "checkpoints", step)

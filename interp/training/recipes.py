@@ -35,6 +35,7 @@ class Recipe:
         learning_rate: Its peak.
         precision: Of the forward and backward pass; weights and optimiser stay in float32.
         tasks: The held-out evaluations, by name.
+        scarce: Held-out prompts of the tasks that have fewer than a thousand different ones.
         wanted: Accuracy that a task should reach, for those that should.
         reasoning: Numbers of coin flips, and temperatures, at which sampled rationales are judged.
         shipped: Steps whose weights are kept as checkpoints.
@@ -50,6 +51,7 @@ class Recipe:
     precision: Precision
     tasks: dict[str, Task]
     wanted: dict[str, float]
+    scarce: dict[str, int] = field(default_factory=dict)
     reasoning: tuple[tuple[int, float], ...] = field(default=())
     shipped: tuple[int, ...] = field(default=())
 
@@ -153,6 +155,7 @@ def _of_the_mixture(
         precision="bfloat16",
         tasks=_MIXED_TASKS,
         wanted=_MIXED_WANTED,
+        scarce={"succession": 200, "facts_vs_context": 200},
         reasoning=((4, 0.7), (6, 0.7), (7, 0.7), (8, 0.7), (6, 1.5), (6, 1.75), (6, 2.0)),
     )
 

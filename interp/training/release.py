@@ -17,8 +17,11 @@ from interp.training.evaluate import accuracies
 from interp.training.reasoning import sampled_accuracy
 from interp.training.recipes import Recipe, untrained
 
-PROMPTS = 200
-"""Held-out prompts a task for the accuracies of the card."""
+PROMPTS = 1_000
+"""Held-out prompts a task for the accuracies of the card, where there are as many."""
+
+SAMPLES = 200
+"""Questions for each line of its table of reasoning."""
 
 
 def release(
@@ -47,11 +50,11 @@ def release(
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         settings=settings,
         log=log,
-        measured=accuracies(model, made.tasks, n=PROMPTS),
-        control=accuracies(control, made.tasks, n=PROMPTS),
+        measured=accuracies(model, made.tasks, n=PROMPTS, scarce=made.scarce),
+        control=accuracies(control, made.tasks, n=PROMPTS, scarce=made.scarce),
         sampled={
             (flips, temperature): sampled_accuracy(
-                model, flips=flips, temperature=temperature, n=PROMPTS
+                model, flips=flips, temperature=temperature, n=SAMPLES
             )
             for flips, temperature in made.reasoning
         },

@@ -90,6 +90,7 @@ def test_a_short_run_of_the_mixture_ships_a_loadable_model(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(release, "PROMPTS", 16)  # the numbers of its card do not matter here
+    monkeypatch.setattr(release, "SAMPLES", 4)
     monkeypatch.setattr(loop, "EVALUATION_PROMPTS", 8)
     folder = train(name, steps=2, out=tmp_path / name)
     model = interp.load(str(folder), check=False)
