@@ -20,9 +20,9 @@ def write_card(
     parameters: int,
     settings: dict[str, Any],
     log: list[dict[str, Any]],
-    measured: dict[str, Float[Tensor, " prompts"]],
-    control: dict[str, Float[Tensor, " prompts"]],
-    sampled: dict[tuple[int, float], Float[Tensor, " prompts"]],
+    measured: dict[str, Float[Tensor, " _"]],
+    control: dict[str, Float[Tensor, " _"]],
+    sampled: dict[tuple[int, float], Float[Tensor, " _"]],
 ) -> None:
     """Write `README.md` into the model's folder."""
     tokens = settings["steps"] * made.rows * made.data.length
@@ -72,8 +72,8 @@ def _row(
     made: Recipe,
     name: str,
     log: list[dict[str, Any]],
-    values: Float[Tensor, " prompts"],
-    control: Float[Tensor, " prompts"],
+    values: Float[Tensor, " _"],
+    control: Float[Tensor, " _"],
 ) -> str:
     accuracy = values.mean().item()
     halfway = next((r["step"] for r in log if name in r and r[name] >= accuracy / 2), "never")
@@ -83,20 +83,20 @@ def _row(
     )
 
 
-def _accuracy(values: Float[Tensor, " prompts"]) -> str:
+def _accuracy(values: Float[Tensor, " _"]) -> str:
     """Three cells: the accuracy, its interval, the number of prompts."""
     interval = binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
     return f"{values.mean():.3f} | {interval.low:.3f}-{interval.high:.3f} | {len(values)}"
 
 
-def _verdict(made: Recipe, measured: dict[str, Float[Tensor, " prompts"]]) -> str:
+def _verdict(made: Recipe, measured: dict[str, Float[Tensor, " _"]]) -> str:
     missed = [name for name, target in made.wanted.items() if measured[name].mean().item() < target]
     if missed:
         return f"Did not reach the accuracy wanted: {', '.join(missed)}."
     return "Every task with a wanted accuracy reached it."
 
 
-def _reasoning(sampled: dict[tuple[int, float], Float[Tensor, " prompts"]]) -> str:
+def _reasoning(sampled: dict[tuple[int, float], Float[Tensor, " _"]]) -> str:
     if not sampled:
         return ""
     rows = "\n".join(

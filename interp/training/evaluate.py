@@ -18,7 +18,7 @@ BATCH = 100
 
 def accuracies(
     model: Model, tasks: dict[str, Task], *, n: int, scarce: dict[str, int]
-) -> dict[str, Float[Tensor, " prompts"]]:
+) -> dict[str, Float[Tensor, " _"]]:
     """Of `n` held-out prompts a task: 1 where the most likely token is right, else 0.
 
     `scarce` says how many prompts to use of the tasks that have fewer than `n`.

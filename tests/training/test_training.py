@@ -107,7 +107,7 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
     assert torch.equal(first, data.batch(3, 2, seed=0))
     assert not torch.equal(first, data.batch(4, 2, seed=0))
     assert not torch.equal(first, data.batch(3, 2, seed=1))
-    assert first.shape == (2, 256)
+    assert first.shape == (2, 160)
     assert (first[:, 0] == data.tokenizer.bos_token_id).all()
     assert not (first == data.tokenizer.unk_token_id).any()
 
