@@ -15,6 +15,8 @@
     ├── LensError           a lens of another model, or one that cannot be trained
     ├── ProbeError          a probe that cannot be fitted, or labels that mean nothing
     ├── FileFormatError     a file that is truncated, of another kind or of another version
+    ├── RunError            a run on disk that is another's, held, damaged or cannot be written
+    │   └── RunHeld             another process writes it
     └── TrainingError       a training run that cannot start or resume
 
 Each message names the value, the rule and the way out in one sentence.
@@ -90,6 +92,14 @@ class ProbeError(InterpError):
 
 class FileFormatError(InterpError):
     """A file is truncated, of another kind, or of another version."""
+
+
+class RunError(InterpError):
+    """A run on disk is of another identity, is damaged, or cannot be written."""
+
+
+class RunHeld(RunError):
+    """Another process writes the run."""
 
 
 class TrainingError(InterpError):

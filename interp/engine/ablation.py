@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from interp.engine.interventions import Mean, Operation, Patch, Resample, Zero, 
 from interp.engine.optimal import optimal
 from interp.engine.places import Positions, expand
 from interp.engine.result import SweepResult
-from interp.engine.sweep import run
+from interp.engine.sweep import run as run_sweep
 from interp.errors import InterventionError, did_you_mean
 from interp.models import Model
 from interp.prompts import PromptSet
@@ -35,6 +36,7 @@ def ablate(
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
     devices: Sequence[str | torch.device] | None = None,
+    run: str | Path | None = None,
     progress: bool = True,
 ) -> SweepResult:
     """The metric on each clean prompt when one site after another is taken out.
@@ -65,20 +67,28 @@ def ablate(
         dtype: Compute in another precision, such as "bfloat16"; the error against the model's own,
             measured on some of the sites, is in `provenance["error"]`.
         devices: Several devices that share the work, such as ["cuda:0", "cuda:1"].
+        run: A folder in which results are kept as they come: the same call goes on where it was
+            stopped. See `interp.engine.run`.
         progress: Show a bar.
 
     Raises:
         SiteError: A site, role or position that does not exist.
         InterventionError: An unknown method, or interventions that change nothing.
+        RunError: A folder that holds something else, or another run, or cannot be written.
         PromptError, MetricError, ModelError: What their names say.
     """
     found = expand(resolve_sites(sites, model), prompts, positions)
     if method == "optimal":
+        if run is not None:
+            raise InterventionError(
+                "Optimal constants are learned before the sweep and are not kept; leave run out, "
+                "or give what interp.engine.optimal.optimal learned to interp.engine.run."
+            )
         interventions = optimal(model, prompts, found, progress=progress)
     else:
         operation = operation_of(method, over, seed)
         interventions = everywhere(found, operation)
-    return run(
+    return run_sweep(
         model,
         prompts,
         interventions,
@@ -88,6 +98,7 @@ def ablate(
         freeze=freeze,
         dtype=dtype,
         devices=devices,
+        run=run,
         progress=progress,
         over=over if method == "mean" else None,
         seed_of_method=seed if method == "resample" else None,

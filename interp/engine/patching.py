@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from interp.engine.edges import patch_edges
 from interp.engine.interventions import Patch, everywhere
 from interp.engine.places import Positions, expand
 from interp.engine.result import SweepResult
-from interp.engine.sweep import run
+from interp.engine.sweep import run as run_sweep
 from interp.errors import InterventionError
 from interp.models import Model
 from interp.prompts import PromptSet
@@ -33,6 +34,7 @@ def patch(
     freeze: str = "none",
     dtype: str | torch.dtype | None = None,
     devices: Sequence[str | torch.device] | None = None,
+    run: str | Path | None = None,
     progress: bool = True,
 ) -> SweepResult:
     """The metric when the activation of one site after another comes from another run.
@@ -63,11 +65,14 @@ def patch(
         freeze: "patterns" keeps all attention patterns as they were.
         dtype: Compute in another precision; see `interp.ablate`.
         devices: Several devices that share the work, such as ["cuda:0", "cuda:1"].
+        run: A folder in which results are kept as they come, but those of edges; see
+            `interp.ablate`.
         progress: Show a bar.
 
     Raises:
         SiteError: A site, role or position that does not exist.
         InterventionError: A source of another model or shape, or one that changes nothing.
+        RunError: A folder that holds something else, or another run, or cannot be written.
         PromptError, MetricError, ModelError: What their names say.
     """
     if source is not None and direction == "denoise":
@@ -77,9 +82,13 @@ def patch(
         )
     found = expand(resolve_sites(sites, model), prompts, positions)
     if any(isinstance(site, Edge) for site in found):
+        if run is not None:
+            raise InterventionError(
+                "Edges are patched on a road of their own, which keeps no run; leave run out."
+            )
         return _patch_edges(model, prompts, found, source, direction, metric, progress)
     operation = Patch("corrupt" if source is None else source)
-    return run(
+    return run_sweep(
         model,
         prompts,
         everywhere(found, operation),
@@ -90,6 +99,7 @@ def patch(
         freeze=freeze,
         dtype=dtype,
         devices=devices,
+        run=run,
         progress=progress,
     )
 

@@ -44,10 +44,13 @@ class Runner:
         """The last column when nothing is changed."""
         return self.run.stream[-1][:, -1]
 
-    def schedule(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        """The jobs in the order and company in which they are best run."""
+    def schedule(self, jobs: Sequence[Job], tokens: int | None = None) -> list[list[Job]]:
+        """The jobs in the order and company in which they are best run, as memory allows.
+
+        `tokens` is how many ride at once where that was settled before.
+        """
         prompts, length = self.run.tokens.shape
-        tokens = train_tokens(self.replay)
+        tokens = tokens or train_tokens(self.replay)
         return trains(jobs, self.replay, prompts=prompts, length=length, tokens=tokens)
 
     def ends(self, jobs: Sequence[Job]) -> Float[Tensor, "jobs prompts d_model"]:

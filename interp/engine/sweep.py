@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,20 +16,24 @@ from interp.engine.devices import in_shards
 from interp.engine.groups import groups
 from interp.engine.interventions import Intervention
 from interp.engine.jobs import Job
-from interp.engine.memory import largest_group
+from interp.engine.memory import largest_group, train_tokens
 from interp.engine.metrics import Metric
 from interp.engine.metrics import resolve as resolve_metric
+from interp.engine.plan import trains
 from interp.engine.precision import in_dtype, with_error
 from interp.engine.replay import Replay, replay_of
 from interp.engine.result import SweepResult
 from interp.engine.runner import Runner
 from interp.engine.score import Scorer
 from interp.engine.sources import Opened, Sources, require_patterns
+from interp.engine.stored import Chunk, Kept, by_group, cut
+from interp.engine.stored import opened as opened_run
 from interp.errors import InterpError, InterventionError, PromptError, did_you_mean
 from interp.models import Model
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.runs import Run
 
 EFFECTS = ("total", "direct")
 FREEZE = ("none", "patterns")
@@ -37,6 +42,8 @@ ERROR_SITES = 16
 """Interventions on which another precision is compared with the model's own."""
 KEPT_ENDS = 2**26
 """Numbers kept while a metric of the user's waits for prompts of all lengths."""
+KEPT_BLOCK = 128
+"""Interventions that such a metric scores together in a run: what a kill can cost."""
 
 
 @torch.no_grad()
@@ -52,6 +59,7 @@ def run(
     freeze: str = "none",
     dtype: str | torch.dtype | None = None,
     devices: Sequence[str | torch.device] | None = None,
+    run: str | Path | None = None,
     progress: bool = True,
     **how: Any,
 ) -> SweepResult:
@@ -74,12 +82,18 @@ def run(
             measured on some of the interventions, is in `provenance["error"]`.
         devices: Several devices of this machine, such as ["cuda:0", "cuda:1"]: each takes a copy
             of the model and a share of the interventions. The values are the same.
+        run: A folder in which results are kept as they come. The same call with the same folder
+            goes on where it was stopped, and gives the same bits on the same machine; a call that
+            differs in model, prompts, interventions or options is refused. On one device alone. A
+            metric of the user's is known by its name and its source.
         progress: Show a bar.
         how: More for the provenance.
 
     Raises:
         SiteError: A site, role or position that does not exist.
         InterventionError: Interventions that cannot run or change nothing.
+        RunError: A folder that holds something else, another run or a damaged one; that another
+            process writes; or that cannot be written.
         PromptError, MetricError, ModelError: What their names say.
 
     What was finished before an error or an interrupt is its attribute `partial`, a SweepResult.
@@ -89,31 +103,69 @@ def run(
     _require_one_of("direction", direction, DIRECTIONS)
     require_ready(model)
     require_fit(model, prompts)
-    options: dict[str, Any] = {"metric": metric, "method": method, "direction": direction}
-    options |= {"effect": effect, "freeze": freeze, "progress": progress, **how}
+    options: dict[str, Any] = {"method": method, "direction": direction}
+    options |= {"effect": effect, "freeze": freeze, **how}
+    measure = resolve_metric(metric)
+    shown: dict[str, Any] = {"dtype": dtype, "devices": devices, "progress": progress}
+    if run is None:
+        return _swept(model, prompts, interventions, measure, options, **shown)
+    computed = model if dtype is None else in_dtype(model, dtype)
+    with opened_run(
+        run, computed, prompts, interventions, measure, devices=devices, **options
+    ) as store:
+        result = _swept(model, prompts, interventions, measure, options, store=store, **shown)
+        store.finish(result.save)
+    return result
+
+
+def _swept(
+    model: Model,
+    prompts: PromptSet,
+    interventions: Sequence[Intervention],
+    measure: Metric,
+    options: dict[str, Any],
+    *,
+    dtype: str | torch.dtype | None = None,
+    devices: Sequence[str | torch.device] | None = None,
+    store: Run | None = None,
+    progress: bool,
+) -> SweepResult:
+    """The same in the precision, and on the devices, that are asked for."""
     if dtype is not None and in_dtype(model, dtype) is not model:
         rows = _spread_out(len(interventions), ERROR_SITES)
-        other = in_dtype(model, dtype)
-        found = run(other, prompts, interventions, devices=devices, **options)
-        own = run(model, prompts, [interventions[row] for row in rows], **options)
+        some = [interventions[row] for row in rows]
+        found = _swept(
+            in_dtype(model, dtype),
+            prompts,
+            interventions,
+            measure,
+            options,
+            devices=devices,
+            store=store,
+            progress=progress,
+        )
+        own = _swept(model, prompts, some, measure, options, progress=progress)
         return with_error(found, own, rows)
     if devices is not None:
         return in_shards(
-            model, devices, interventions, lambda on, share: run(on, prompts, share, **options)
+            model,
+            devices,
+            interventions,
+            lambda on, share: _swept(on, prompts, share, measure, options, progress=progress),
         )
-    measure = resolve_metric(metric)
-    base = swapped(prompts) if direction == "denoise" else prompts
-    sweep = Sweep(model, base, interventions, measure, effect=effect, freeze=freeze)
-    del options["progress"]
+    denoises = options["direction"] == "denoise"
+    base = swapped(prompts) if denoises else prompts
+    effect, freeze = options["effect"], options["freeze"]
+    sweep = Sweep(model, base, interventions, measure, effect=effect, freeze=freeze, store=store)
     engine = "replay" if sweep.replay.works else "naive"
-    source = provenance(model, prompts, **{**options, "metric": measure.name, "engine": engine})
+    source = provenance(model, prompts, metric=measure.name, **options, engine=engine)
 
     def result() -> SweepResult:
         clean, corrupt = sweep.start.cpu(), None if sweep.other is None else sweep.other.cpu()
-        if direction == "denoise":
+        if denoises:
             assert corrupt is not None
             clean, corrupt = corrupt, clean
-        labels = tuple(each.label for each in interventions)
+        labels, method = tuple(each.label for each in interventions), options["method"]
         return SweepResult(labels, sweep.values(), clean, measure.name, method, source, corrupt)
 
     try:
@@ -144,6 +196,7 @@ class Sweep:
         *,
         effect: str = "total",
         freeze: str = "none",
+        store: Run | None = None,
     ) -> None:
         if not interventions:
             raise InterventionError("There are no interventions; give at least one.")
@@ -155,13 +208,17 @@ class Sweep:
         number = {each: index for index, each in enumerate(unique)}
         self.unique = list(unique)
         self.order = torch.tensor([number[each] for each in interventions])
-        self.largest = largest_group(self.replay, prompts)
+        settled = (lambda _, value: value) if store is None else store.settle
+        # free memory decides which batches there are, and they the last bits: as when it was begun
+        self.largest = settled("prompts at once", largest_group(self.replay, prompts))
+        self.tokens = settled("tokens at once", train_tokens(self.replay))
         self.sources = Sources(self.replay, prompts, groups(prompts, self.largest), self.unique)
         dtype = torch.promote_types(model.dtype, torch.float32)
         shape = (len(self.unique), len(prompts))
         self.found = torch.full(shape, torch.nan, dtype=dtype, device=model.device)
         self.start = torch.full((len(prompts),), torch.nan, dtype=dtype, device=model.device)
         self.other = None if prompts.corrupt is None else self.start.clone()
+        self.kept = Kept(store, self.found, self.start, self.other)
 
     def values(self) -> Float[Tensor, "sites prompts"]:
         """What is known so far, NaN elsewhere."""
@@ -186,54 +243,82 @@ class Sweep:
                 f"None of the {len(self.unique)} interventions changes an activation; patch from "
                 "prompts that differ at or before the positions that are named."
             )
+        asked = list(range(len(self.unique))) if sites is None else sites.tolist()
         if self.measure.is_ours or len(some) == 1:
-            for each, those in zip(opened, jobs, strict=True):
-                self._one_group(each, those, progress, sites)
+            rides = [self._trains(*each) for each in zip(opened, jobs, strict=True)]
+            chunks = cut(
+                [
+                    (each.group.rows, [[job.index for job in train] for train in trains])
+                    for each, trains in zip(opened, rides, strict=True)
+                ]
+            )
+            self.kept.restore(chunks)
+            for each, trains, own in zip(opened, rides, by_group(chunks), strict=True):
+                self._one_group(each, trains, own, asked, progress)
         else:
-            asked = list(range(len(self.unique))) if sites is None else sites.tolist()
-            self._all_groups(opened, jobs, progress, asked)
+            size = max(1, KEPT_ENDS // (len(self.prompts) * self.replay.model.geometry.d_model))
+            if self.kept.run is not None:
+                size = min(size, KEPT_BLOCK)
+            blocks = [asked[at : at + size] for at in range(0, len(asked), size)]
+            chunks = cut([(torch.arange(len(self.prompts)), blocks)])
+            self.kept.restore(chunks)
+            self._all_groups(opened, jobs, chunks, progress)
 
     def _one_group(
         self,
         opened: Opened,
-        jobs: list[Job],
+        trains: list[list[Job]],
+        chunks: list[Chunk],
+        asked: list[int],
         progress: bool,
-        sites: Int[Tensor, " some_sites"] | None,
     ) -> None:
-        """Score the jobs of a group as they are run."""
+        """Score the trains of a group as they are run."""
         rows = opened.group.rows.to(self.found.device)
-        runner = self._runner(opened, jobs)
-        scorer = Scorer(self.replay, self.measure, self.prompts[opened.group.rows], runner.end)
-        self.start[rows] = self.measure.checked(scorer(runner.end[None])[0])
-        if self.other is not None:
-            self.other[rows] = scorer(self._other_end(opened)[None])[0]
-        self._fill_void(jobs, rows, sites)
-        for train in track(runner.schedule(jobs), "Sweeping", shown=progress):
-            index = torch.tensor([job.index for job in train], device=rows.device)
-            self.found[index[:, None], rows] = scorer(runner.ends(train))
-        opened.close()
-        asked = slice(None) if sites is None else sites.to(rows.device)
-        self.measure.checked(self.found[asked][:, rows])
+        start, *ends = chunks
+        jobs = [job for train in trains for job in train]
+        waiting = [pair for pair in zip(ends, trains, strict=True) if not self.kept.known(pair[0])]
+        if waiting or not self.kept.known(start):
+            runner = self._runner(opened, jobs)
+            scorer = Scorer(self.replay, self.measure, self.prompts[opened.group.rows], runner.end)
+            if not self.kept.known(start):
+                self.start[rows] = self.measure.checked(scorer(runner.end[None])[0])
+                if self.other is not None:
+                    self.other[rows] = scorer(self._other_end(opened)[None])[0]
+                self.kept.keep(start)
+            for chunk, train in track(waiting, "Sweeping", shown=progress):
+                index = torch.tensor(chunk.sites, device=rows.device)
+                self.found[index[:, None], rows] = scorer(runner.ends(train))
+                self.kept.keep(chunk)
+            opened.close()
+        self._fill_void(jobs, rows, asked)
+        self.measure.checked(self.found[torch.tensor(asked, device=rows.device)][:, rows])
 
     def _all_groups(
-        self, opened: list[Opened], jobs: list[list[Job]], progress: bool, asked: list[int]
+        self,
+        opened: list[Opened],
+        jobs: list[list[Job]],
+        chunks: list[Chunk],
+        progress: bool,
     ) -> None:
         """Score with a metric that wants all prompts at once, some interventions after others."""
-        width = self.replay.model.geometry.d_model
-        size = max(1, KEPT_ENDS // (len(self.prompts) * width))
+        waiting = [chunk for chunk in chunks if not self.kept.known(chunk)]
+        if not waiting:
+            return
         first = self._ends(opened, [[] for _ in opened], [0])[0]
         scorer = Scorer(self.replay, self.measure, self.prompts, first)
-        self.start[:] = scorer(first[None])[0]
-        if self.other is not None:
-            other = torch.empty_like(first)
-            for each in opened:
-                other[each.group.rows] = self._other_end(each)
-            self.other[:] = scorer(other[None])[0]
-        blocks = [asked[at : at + size] for at in range(0, len(asked), size)]
-        for block in track(blocks, "Sweeping", shown=progress):
-            inside = set(block)
-            some = [[job for job in those if job.index in inside] for those in jobs]
-            self.found[block] = scorer(self._ends(opened, some, block))
+        for chunk in track(waiting, "Sweeping", shown=progress):
+            if chunk.sites:
+                inside = set(chunk.sites)
+                some = [[job for job in those if job.index in inside] for those in jobs]
+                self.found[chunk.sites] = scorer(self._ends(opened, some, chunk.sites))
+            else:
+                self.start[:] = scorer(first[None])[0]
+                if self.other is not None:
+                    other = torch.empty_like(first)
+                    for each in opened:
+                        other[each.group.rows] = self._other_end(each)
+                    self.other[:] = scorer(other[None])[0]
+            self.kept.keep(chunk)
 
     def _ends(
         self, opened: list[Opened], jobs: list[list[Job]], block: list[int]
@@ -245,7 +330,7 @@ class Sweep:
         for each, those in zip(opened, jobs, strict=True):
             runner, rows = self._runner(each, those), each.group.rows.to(model.device)
             ends[:, rows] = runner.end
-            for train in runner.schedule(those):
+            for train in runner.schedule(those, self.tokens):
                 index = torch.tensor([place[job.index] for job in train])
                 ends[index[:, None].to(model.device), rows] = runner.ends(train)
             each.close()
@@ -258,11 +343,13 @@ class Sweep:
         assert opened.group.corrupt is not None
         return self.replay.clean(opened.group.corrupt).stream[-1][:, -1]
 
-    def _fill_void(
-        self, jobs: list[Job], rows: Tensor, sites: Int[Tensor, " some_sites"] | None
-    ) -> None:
+    def _trains(self, opened: Opened, jobs: list[Job]) -> list[list[Job]]:
+        group = opened.group
+        size, length = len(group), group.length
+        return trains(jobs, self.replay, prompts=size, length=length, tokens=self.tokens)
+
+    def _fill_void(self, jobs: list[Job], rows: Tensor, asked: list[int]) -> None:
         """Interventions that change nothing in a group leave its values as they are."""
-        asked = range(len(self.unique)) if sites is None else sites.tolist()
         void = sorted(set(asked) - {job.index for job in jobs})
         self.found[torch.tensor(void, dtype=torch.long, device=rows.device)[:, None], rows] = (
             self.start[rows]

@@ -1,0 +1,104 @@
+"""Files of chunks: each is written whole or not at all, and read only if not one bit has changed.
+
+Several chunks share a file, whose tensors are called `NUMBER/NAME`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+Chunk = dict[str, Tensor]
+NAMES = re.compile(r"\d{6,}\.safetensors")
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file as the ledger knows it."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Damaged(Exception):
+    """A file is not what was written; the message says how, as the end of a sentence."""
+
+
+def counted(chunks: int) -> str:
+    """A number of chunks in words."""
+    return "1 chunk" if chunks == 1 else f"{chunks:,} chunks"
+
+
+def write_chunks(folder: Path, number: int, chunks: Mapping[int, Chunk]) -> Written:
+    """Write file `number` of a folder; when this returns it is on the disk. Raises OSError."""
+    data = save(
+        {f"{at}/{name}": each for at, some in chunks.items() for name, each in some.items()}
+    )
+    path = folder / f"{number:06d}.safetensors"
+    partial = path.with_name(path.name + PARTIAL)
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync_folder(folder)
+    return Written(path.name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def read_chunks(folder: Path, written: Written) -> dict[int, Chunk]:
+    """The chunks of a file. Raises Damaged."""
+    data = checked_bytes(folder, written)
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise Damaged(f"is no safetensors file ({error})") from error
+    chunks: dict[int, Chunk] = {}
+    for key, tensor in tensors.items():
+        number, _, name = key.partition("/")
+        chunks.setdefault(int(number), {})[name] = tensor
+    return chunks
+
+
+def checked_bytes(folder: Path, written: Written) -> bytes:
+    """The bytes of a file, if they are those that were written. Raises Damaged."""
+    path = folder / written.name
+    try:
+        size = path.stat().st_size
+        if size != written.bytes:
+            raise Damaged(f"has {size:,} bytes and had {written.bytes:,}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise Damaged(f"cannot be read ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != written.sha256:
+        raise Damaged("is not what was written: its checksum differs")
+    return data
+
+
+def sign(path: Path) -> Written:
+    """What the ledger notes of a file that something else has written whole, now on the disk."""
+    with path.open("rb") as file:
+        data = file.read()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+    return Written(path.name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive the end of power."""
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
