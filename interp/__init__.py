@@ -1,5 +1,6 @@
 """Find, test and compare the mechanisms inside transformer language models.
 
+```python
 import interp
 
 model = interp.load("polymath")
@@ -7,6 +8,7 @@ prompts = interp.tasks.get("ioi").sample(model, n=64)
 acts = interp.capture(model, prompts, ["blocks.*.attn.hook_z"], positions="END")
 sweep = interp.ablate(model, prompts, method="mean")
 atlas = interp.heads.scan(model)
+```
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         models,
         probes,
         report,
+        results,
         sites,
         tasks,
         training,
@@ -62,6 +65,7 @@ __all__ = [
     "patch",
     "probes",
     "report",
+    "results",
     "sites",
     "tasks",
     "training",

@@ -33,6 +33,7 @@ PUBLIC = [
     "patch",
     "probes",
     "report",
+    "results",
     "sites",
     "tasks",
     "training",

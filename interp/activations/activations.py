@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from interp.activations import folder as files
+from interp.display import as_html
 from interp.errors import SiteError, did_you_mean
 
 if TYPE_CHECKING:
@@ -100,12 +101,11 @@ class Activations(TensorMapping):
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td><code>{html.escape(name)}</code></td><td>{list(shape)}</td><td>{dtype}</td></tr>"
+        hooks = [
+            {"hook": name, "shape": str(shape), "dtype": dtype}
             for name, (shape, dtype) in self._described().items()
-        )
-        head = "<tr><th>hook</th><th>shape</th><th>dtype</th></tr>"
-        return f"<p>{html.escape(repr(self))}</p><table>{head}{rows}</table>"
+        ]
+        return as_html(self, pd.DataFrame(hooks))
 
     def _described(self) -> dict[str, tuple[list[int], str]]:
         """Shape and dtype of each hook, without reading tensors from disk."""

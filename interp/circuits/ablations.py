@@ -27,6 +27,7 @@ from interp.prompts import PromptSet
 from interp.sites import Input, Resid, Site
 
 ABLATIONS = ("zero", "mean", "counterfactual-mean", "resample", "counterfactual", "optimal")
+"""What can take the place of everything outside a circuit; `ablation_of` says what each is."""
 
 
 def ablation_of(

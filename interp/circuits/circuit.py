@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,20 @@ from torch import Tensor
 
 from interp.circuits.circuit_file import read_json, to_json
 from interp.circuits.shape import Shape
+from interp.display import as_html
 from interp.errors import CircuitError
 from interp.models import Model
+from interp.plots.circuit_graph import MOST, WAYS, Explained, GraphNode, circuit_graph
+from interp.plots.widget import Widget
+from interp.saved import register
 from interp.sites import MLP, Edge, Head, Input, Logits, Q, Site, V, parse
 from interp.sites import K as Key
 
+IN_NOTEBOOK = 2_000
+"""Edges that a circuit shows of itself, so that notebooks stay small."""
 
+
+@register
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """A part of a model: which edges it keeps, with a score for each edge and node.
@@ -52,7 +59,7 @@ class Circuit:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        edges, nodes = len(self.shape.edges), len(self.shape.nodes)
+        edges, nodes = self.shape.n_edges, self.shape.n_nodes
         for name, tensor, count in (
             ("kept", self.kept, edges),
             ("scores", self.scores, edges),
@@ -232,6 +239,52 @@ class Circuit:
         ]
         return pd.DataFrame(rows, columns=columns)
 
+    def graph(
+        self,
+        *,
+        whole: Explained | None = None,
+        unknown: str = "",
+        measured: Sequence[Explained] = (),
+        attention: Mapping[str, Any] | None = None,
+        prompts: Sequence[str] = (),
+        most: int = MOST,
+    ) -> Widget:
+        """The circuit drawn by layer: nodes open, and a slider shows fewer or more edges.
+
+        See `interp.plots.circuit_graph` for the options.
+        """
+        shape, place = self.shape, self.shape.node_index
+        size = shape.n_heads // shape.n_kv_heads
+        ends = torch.tensor(
+            [(place[edge.src], *_reader(edge.dst, place, size)) for edge in shape.edges]
+        )
+        return circuit_graph(
+            [self._drawn(node) for node in shape.nodes],
+            ends,
+            self.scores,
+            self.kept,
+            title=repr(self),
+            group=size,
+            signs=_signs(self.provenance),
+            whole=whole,
+            unknown=unknown,
+            measured=measured,
+            attention=attention,
+            prompts=prompts,
+            most=most,
+        )
+
+    def _drawn(self, node: Site) -> GraphNode:
+        kinds: dict[type[Site], Any] = {Input: "input", Head: "head", MLP: "mlp", Logits: "logits"}
+        return GraphNode(
+            name=str(node),
+            row=min(node.layer, self.shape.n_layers) + 1,
+            kind=kinds[type(node)],
+            label=", ".join(self.labels.get(node, ())),
+            places=", ".join(self.places.get(node, ())),
+            score=self.node_scores[self.shape.node_index[node]].item(),
+        )
+
     def save(self, path: str | Path) -> Path:
         """Write the circuit as JSON, making folders as needed; returns the path."""
         path = Path(path)
@@ -257,8 +310,7 @@ class Circuit:
         )
 
     def _repr_html_(self) -> str:
-        table = self.nodes_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
+        return as_html(self, self.nodes_frame()) + self.graph(most=IN_NOTEBOOK)._repr_html_()
 
 
 def owners(edge: Edge, shape: Shape) -> set[Site]:
@@ -274,3 +326,21 @@ def owners(edge: Edge, shape: Shape) -> set[Site]:
         size = shape.n_heads // shape.n_kv_heads
         return {Head(end.layer, head) for head in range(end.group * size, (end.group + 1) * size)}
     return {end}
+
+
+def _reader(end: Site, place: Mapping[Site, int], size: int) -> tuple[int, int]:
+    """Where the (first) node stands that reads at the end of an edge, and in what way it does."""
+    if isinstance(end, Q):
+        return place[Head(end.layer, end.head)], WAYS.index("query")
+    if isinstance(end, Key | V):
+        way = "key" if isinstance(end, Key) else "value"
+        return place[Head(end.layer, end.group * size)], WAYS.index(way)
+    return place[end], WAYS.index("")
+
+
+def _signs(provenance: Mapping[str, Any]) -> tuple[str, str]:
+    """What scores below and above zero mean, as far as it is known how they were made."""
+    if provenance.get("sign") not in ("corrupt - clean", "removed - kept"):
+        return "below zero", "above zero"
+    metric = provenance.get("metric", "the metric")
+    return f"{metric} falls without the edge", f"{metric} rises without the edge"

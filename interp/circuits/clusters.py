@@ -12,11 +12,13 @@ from scipy.cluster.hierarchy import cophenet, dendrogram, fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from interp.circuits.overlap import Overlap
+from interp.display import Displayed
 from interp.errors import CircuitError
+from interp.saved import Saved
 
 
 @dataclass(frozen=True, eq=False)
-class Clusters:
+class Clusters(Saved, Displayed):
     """A tree of tasks; `clusters` makes one.
 
     Attributes:

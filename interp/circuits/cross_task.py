@@ -9,7 +9,6 @@ which is not symmetric: B's circuit on task A may do better or worse.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,18 +22,20 @@ from torch import Tensor
 from interp.circuits.ablations import ablation_of, require_shape, run_circuits
 from interp.circuits.circuit import Circuit
 from interp.circuits.random_circuits import random_circuits
+from interp.display import Displayed, as_html
 from interp.errors import CircuitError, did_you_mean
 from interp.models import Model
 from interp.plots import head_heatmap
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class CrossTask:
+class CrossTask(Saved, Displayed):
     """Every circuit run alone on every task; `cross_task` makes one.
 
     Attributes:
@@ -142,8 +143,7 @@ class CrossTask:
         return f"CrossTask({self.provenance['model']}; faithfulness to their own tasks: {own})"
 
     def _repr_html_(self) -> str:
-        table = self.matrix().to_html(float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
+        return as_html(self, self.matrix())
 
 
 def cross_task(

@@ -18,11 +18,13 @@ from interp.circuits.circuit import Circuit
 from interp.circuits.evaluate import Averager, faithfulness_of, interval, mean, resampler
 from interp.circuits.select import greedy, importance, top_n
 from interp.circuits.shape import Shape
+from interp.display import Displayed
 from interp.errors import CircuitError, did_you_mean
 from interp.models import Model
 from interp.plots.colors import DIVERGING, MISSING
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of all edges, as in MIB."""
@@ -31,7 +33,7 @@ COLORS = (DIVERGING[-2], DIVERGING[1], "#1b7837", "#762a83", "#8c510a", "#444444
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(Saved, Displayed):
     """The metric of the circuits of several sizes, under one ablation or several.
 
     Attributes:

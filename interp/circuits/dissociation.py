@@ -8,7 +8,6 @@ the control.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,11 +30,13 @@ from interp.circuits.cross_task import (
     source_of,
     task_heatmap,
 )
+from interp.display import Displayed
 from interp.engine import Edit, Intervention, Operation, run
 from interp.errors import CircuitError, did_you_mean
 from interp.models import Model
 from interp.progress import track
 from interp.prompts import PromptSet
+from interp.saved import Saved, register
 from interp.sites import Site, heads
 
 ARMS = ("all", "unique")
@@ -43,6 +44,7 @@ LEAST = 0.1
 """Selectivity from which a circuit counts as its task's own: a tenth of what all heads do."""
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class Ablated:
     """The whole model on one task with some heads ablated together.
@@ -59,7 +61,7 @@ class Ablated:
 
 
 @dataclass(frozen=True, eq=False)
-class Dissociation:
+class Dissociation(Saved, Displayed):
     """What ablating each circuit does to each task; `dissociate` makes one.
 
     Attributes:
@@ -186,10 +188,6 @@ class Dissociation:
     def __repr__(self) -> str:
         told = [f"{a} and {b} {self.verdict(a, b)}" for a, b in combinations(self.clean, 2)]
         return f"Dissociation({self.provenance['model']}: {', '.join(told)})"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def dissociate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from torch import Tensor
 from interp.circuits.ablations import ablation_of, require_shape, run_circuits
 from interp.circuits.circuit import Circuit
 from interp.circuits.random_circuits import random_circuits
+from interp.display import Displayed, as_html
 from interp.engine.subgraph import Subgraphs
 from interp.errors import CircuitError, did_you_mean
 from interp.models import Model
@@ -24,6 +24,7 @@ from interp.plots import site_bars
 from interp.plots.colors import MISSING
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 
 FORMS = ("f", "f_mean_of_ratios", "share", "difference")
 RESAMPLES = 1000
@@ -34,7 +35,7 @@ Averager = Callable[[Float[Tensor, "*rows prompts"]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Saved, Displayed):
     """The metric of some circuits, each of them alone, beside their controls.
 
     Attributes:
@@ -192,10 +193,9 @@ class Evaluation:
         )
 
     def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
         whole, none = self.clean.mean().item(), self.empty.mean().item()
-        told = f"{self!r}; the model {whole:.3f}, no edges {none:.3f}"
-        return f"<p><b>{html.escape(told)}</b></p><p>{html.escape(self.costs_nothing)}</p>{table}"
+        told = f"The model {whole:.3f}, no edges {none:.3f}."
+        return as_html(self, told, self.costs_nothing, self.to_frame())
 
     def _gain_ci(self) -> tuple[Tensor, Tensor]:
         resampled = resampler(len(self.clean))

@@ -9,7 +9,6 @@ heads of the same layers as control.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +21,14 @@ from torch import Tensor
 
 from interp.circuits.controls import other_heads
 from interp.circuits.response import Response, inside, response_of
+from interp.display import Displayed, as_html
 from interp.engine import Edit, Intervention, Operation, Set, run
 from interp.engine.metrics import resolve as resolve_metric
 from interp.errors import CircuitError, PromptError
 from interp.models import Model
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head, Pattern, Site
 from interp.sites import resolve as resolve_sites
 from interp.stats import bootstrap_ci
@@ -36,7 +37,7 @@ METRICS = ("accuracy", "logit_diff")
 
 
 @dataclass(frozen=True, eq=False)
-class Forced:
+class Forced(Saved, Displayed):
     """What becomes of a task when some heads are forced; `force` makes one.
 
     Attributes:
@@ -130,11 +131,10 @@ class Forced:
         return f"Forced({self.what}: {told}; n = {self.before.shape[1]})"
 
     def _repr_html_(self) -> str:
-        frames = [self.to_frame()] + ([self.response_frame()] if self.response else [])
-        tables = (
-            frame.to_html(index=False, float_format="{:.3f}".format, border=0) for frame in frames
-        )
-        return f"<p><b>{html.escape(repr(self))}</b></p>{'<p>Downstream:</p>'.join(tables)}"
+        frame = self.to_frame()
+        if self.response is None:
+            return as_html(self, frame)
+        return as_html(self, frame, "Downstream:", self.response_frame())
 
 
 def force(

@@ -6,7 +6,6 @@ circuits are also run on each other's tasks (`cross_task`) and ablated (`dissoci
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,17 +25,19 @@ from interp.circuits.cross_task import CrossTask, cross_task, task_heatmap
 from interp.circuits.dissociation import Dissociation, dissociate
 from interp.circuits.shape import Shape
 from interp.circuits.shared import Shared, by_chance, shared_edges, shared_nodes
+from interp.display import Displayed
 from interp.errors import CircuitError, did_you_mean
 from interp.models import Model
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import MLP, Head
 
 KINDS = ("heads", "nodes", "edges")
 
 
 @dataclass(frozen=True, eq=False)
-class Overlap:
+class Overlap(Saved, Displayed):
     """What the circuits of several tasks share; `overlap` makes one.
 
     Attributes:
@@ -231,10 +232,6 @@ class Overlap:
             f"Overlap({len(self.tasks)} tasks of {self.provenance['model']}; most heads shared by "
             f"{a} and {b}: IoU {most.iou:.2f}, by chance {most.chance:.2f})"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def overlap(

@@ -16,16 +16,18 @@ from torch import Tensor
 from interp.circuits.circuit import Circuit
 from interp.circuits.evaluate import interval
 from interp.circuits.select import importance
+from interp.display import Displayed
 from interp.engine.result import SweepResult
 from interp.errors import CircuitError, did_you_mean
 from interp.plots.colors import DIVERGING, MISSING
+from interp.saved import Saved
 from interp.sites import Input, Logits, Site
 
 KINDS = ("edges", "nodes")
 
 
 @dataclass(frozen=True, eq=False)
-class Recall:
+class Recall(Saved, Displayed):
     """How a ranking of edges or nodes finds those of a known circuit.
 
     Attributes:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.activations import capture
+from interp.display import Displayed
 from interp.engine import Intervention
 from interp.engine.groups import Group, groups
 from interp.engine.memory import largest_group
@@ -20,13 +22,15 @@ from interp.engine.replay import CleanRun, Replay, replay_of
 from interp.engine.score import Scorer
 from interp.engine.sources import Sources
 from interp.models import Model
+from interp.plots import site_bars
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
 
 @dataclass(frozen=True, eq=False)
-class Response:
+class Response(Saved, Displayed):
     """Some heads before and after a change.
 
     Attributes:
@@ -70,6 +74,20 @@ class Response:
                     }
                 )
         return pd.DataFrame(rows)
+
+    def plot(self) -> go.Figure:
+        """A bar for each row of `to_frame`: the change, with its interval."""
+        frame = self.to_frame()
+        names = [f"{row.head} {row.what}" for row in frame.itertuples()]
+        return site_bars(
+            frame["change"].tolist(),
+            low=frame["ci_low"].tolist(),
+            high=frame["ci_high"].tolist(),
+            names=names,
+            title=f"Heads looking from {self.query}, after less before",
+            across=f"change of probability, or of {self.metric}",
+            hover=[f"{row.before:.3f} before, {row.after:.3f} after" for row in frame.itertuples()],
+        )
 
 
 @torch.no_grad()

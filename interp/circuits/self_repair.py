@@ -9,7 +9,6 @@ layers in the place of the primaries as control.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +20,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.circuits.controls import other_heads
+from interp.display import Displayed, as_html
 from interp.engine import Edit, Intervention, run
 from interp.engine.ablation import operation_of
 from interp.errors import CircuitError
 from interp.models import Model
 from interp.plots import site_bars
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.sites import Head, Site
 from interp.sites import heads as all_heads
 from interp.sites import mlps as all_mlps
@@ -39,7 +40,7 @@ CONTROLS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class SelfRepair:
+class SelfRepair(Saved, Displayed):
     """What some heads and the rest of the model do for each other; `self_repair` makes one.
 
     Damage is the metric that is lost: clean minus ablated.
@@ -210,11 +211,7 @@ class SelfRepair:
         )
 
     def _repr_html_(self) -> str:
-        tables = (
-            frame.to_html(index=False, float_format="{:.3f}".format, border=0)
-            for frame in (self.summary(), self.to_frame().head(10))
-        )
-        return f"<p><b>{html.escape(repr(self))}</b></p>{'<p>Candidates:</p>'.join(tables)}"
+        return as_html(self, self.summary(), "Candidates:", self.to_frame().head(10))
 
 
 def self_repair(

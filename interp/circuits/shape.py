@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from interp.engine.subgraph import graph_edges
+from interp.errors import CircuitError
 from interp.models import Model
+from interp.saved import register
 from interp.sites import MLP, Edge, Head, Logits, Site
 from interp.sites import edges as all_edges
 
 
+@register
 @dataclass(frozen=True)
 class Shape:
     """Layers, heads, groups of heads, and how blocks are built.
@@ -31,6 +34,14 @@ class Shape:
     n_kv_heads: int
     parallel: bool = False
     has_mlp: bool = True
+
+    def __post_init__(self) -> None:
+        sizes = (self.n_layers, self.n_heads, self.n_kv_heads)
+        if min(sizes) < 1:
+            raise CircuitError(
+                f"A shape of {sizes[0]} layers, {sizes[1]} heads and {sizes[2]} key-value heads is "
+                "none of a model; give numbers above 0."
+            )
 
     @classmethod
     def of(cls, model: Model) -> Shape:
@@ -56,6 +67,20 @@ class Shape:
     def nodes(self) -> tuple[Site, ...]:
         """The input, heads and MLPs in the order of computation, and the logits."""
         return tuple(self.node_index)
+
+    @property
+    def n_nodes(self) -> int:
+        """How many nodes there are, without making them."""
+        return self.n_layers * (self.n_heads + self.has_mlp) + 2
+
+    @property
+    def n_edges(self) -> int:
+        """How many edges there are, without making them."""
+        layers, width = self.n_layers, self.n_heads + self.has_mlp
+        before = layers + width * layers * (layers - 1) // 2  # sources of one reader a layer
+        read = before * (self.n_heads + 2 * self.n_kv_heads + self.has_mlp)
+        own = layers * self.n_heads * (self.has_mlp and not self.parallel)  # heads -> their MLP
+        return read + own + 1 + layers * width
 
     @property
     def edge_index(self) -> dict[Edge, int]:

@@ -24,9 +24,11 @@ from scipy.stats import hypergeom
 
 from interp.circuits.circuit import Circuit
 from interp.circuits.controls import Relabelling
+from interp.saved import register
 from interp.sites import MLP, Head
 
 
+@register
 @dataclass(frozen=True)
 class Shared:
     """How much of two sets is the same.

@@ -6,7 +6,6 @@ heads that both circuits have are counted among the heads of this kind that eith
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,14 +16,16 @@ import plotly.graph_objects as go
 
 from interp.circuits.circuit import Circuit
 from interp.circuits.shared import by_chance
+from interp.display import Displayed
 from interp.errors import CircuitError
+from interp.saved import Saved
 from interp.sites import Head, Site
 
 Labels = Mapping[Site, tuple[str, ...]]
 
 
 @dataclass(frozen=True, eq=False)
-class SharedRoles:
+class SharedRoles(Saved, Displayed):
     """Heads of each kind that circuits share; `shared_roles` makes one.
 
     Attributes:
@@ -90,10 +91,6 @@ class SharedRoles:
 
     def __repr__(self) -> str:
         return f"SharedRoles({', '.join(self.circuits)}; {len(self.kinds)} kinds)"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def shared_roles(circuits: Mapping[str, Circuit], labels: Labels | None = None) -> SharedRoles:

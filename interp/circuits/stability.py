@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +15,19 @@ from torch import Tensor
 
 from interp.circuits.evaluate import interval
 from interp.circuits.select import importance, top_n
+from interp.display import Displayed
 from interp.engine.result import SweepResult
 from interp.errors import CircuitError
 from interp.plots.colors import DIVERGING, MISSING
 from interp.progress import track
+from interp.saved import Saved
 from interp.sites import Site
 
 SIZES = (10, 20, 50, 100, 200, 500)
 
 
 @dataclass(frozen=True, eq=False)
-class Stability:
+class Stability(Saved, Displayed):
     """How much a ranking of sites changes when prompts are resampled.
 
     Attributes:
@@ -116,10 +117,6 @@ class Stability:
             f"Stability(Jaccard between resamples: {told}; Spearman {self.spearman.mean():.2f}; "
             f"n = {self.n} prompts)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def stability(

@@ -15,6 +15,7 @@ from torch import Tensor
 from interp.circuits.circuit import Circuit
 from interp.circuits.select import count_of, importance, top_n
 from interp.circuits.shape import Shape
+from interp.display import Displayed, as_html
 from interp.engine.paths import patch_paths
 from interp.engine.result import SweepResult
 from interp.errors import CircuitError
@@ -23,12 +24,14 @@ from interp.plots import head_grids
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved, register
 from interp.sites import Head, K, Q, Site, V
 from interp.sites import heads as all_heads
 
 READS = ("q", "k", "v")
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class Stage:
     """The heads that reach some receivers.
@@ -70,7 +73,7 @@ class Stage:
 
 
 @dataclass(frozen=True, eq=False)
-class Stages:
+class Stages(Saved, Displayed):
     """What path patching found, stage by stage.
 
     Attributes:
@@ -152,9 +155,7 @@ class Stages:
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        table = frame[frame["kept"]].drop(columns="kept")
-        html = table.to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{len(self.heads)} heads</b> in {len(self.stages)} stages</p>{html}"
+        return as_html(self, frame[frame["kept"]].drop(columns="kept"))
 
 
 def stages(

@@ -26,7 +26,6 @@ difference that was found, and its interval does not include the choice. Compare
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +42,7 @@ from interp.circuits.ablations import ablation_of, where_kept
 from interp.circuits.circuit import Circuit
 from interp.circuits.evaluate import Evaluation, evaluate
 from interp.circuits.knockouts import Knockouts, Nodes, greedy
+from interp.display import Displayed, as_html
 from interp.engine.subgraph import Subgraphs, run_subgraphs
 from interp.errors import CircuitError
 from interp.models import Model
@@ -50,6 +50,7 @@ from interp.plots import site_bars
 from interp.plots.colors import DIVERGING, MISSING
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Site, parse
 from interp.stats import bootstrap_ci
 
@@ -57,7 +58,7 @@ KINDS = {"none": MISSING, "class": "#1b7837", "random": DIVERGING[-3], "greedy":
 
 
 @dataclass(frozen=True, eq=False)
-class Triple:
+class Triple(Saved, Displayed):
     """Faithfulness, completeness and minimality of one circuit.
 
     Attributes:
@@ -196,11 +197,7 @@ class Triple:
         return f"Triple({self.circuit!r}; {told}; n = {len(self.evaluation.clean)} prompts)"
 
     def _repr_html_(self) -> str:
-        tables = [
-            frame.to_html(index=False, float_format="{:.3f}".format, border=0)
-            for frame in (self.to_frame(), self.minimality())
-        ]
-        return f"<p><b>{html.escape(repr(self.circuit))}</b></p>{''.join(tables)}"
+        return as_html(self, self.to_frame(), self.minimality())
 
     def _scores(self, differences: Float[Tensor, "rows prompts"]) -> dict[str, Any]:
         mean = differences.mean(dim=-1)

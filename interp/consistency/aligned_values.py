@@ -5,7 +5,6 @@ hidden layer of an MLP -> sum of its value vectors, each times its neuron -> the
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from interp.activations.batches import require_fit
+from interp.display import Displayed
 from interp.engine.groups import groups
 from interp.engine.memory import largest_group
 from interp.engine.replay import replay_of
@@ -27,6 +27,7 @@ from interp.models import Model
 from interp.plots.colors import DIVERGING, MISSING
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 
 DRAWS = 20
@@ -36,7 +37,7 @@ ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class AlignedValues:
+class AlignedValues(Saved, Displayed):
     """Value vectors of each layer that point along a direction, or against it.
 
     Attributes:
@@ -106,10 +107,6 @@ class AlignedValues:
             f"AlignedValues({told} by layer with |cos| > {self.threshold:.2f}; random directions "
             f"{self.random.mean():.1f} a layer; n = {len(self.random)} draws)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.2f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def aligned_values(

@@ -15,10 +15,11 @@ from interp.consistency.latent import latent_predictions
 from interp.consistency.questions import Question, label_tokens, labels_of
 from interp.generation.generate import generate
 from interp.models import Model
+from interp.saved import Saved
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Answers(Saved):
     """What a model answered, on several paths for each question.
 
     Attributes:

@@ -6,7 +6,6 @@ A coin is heads up. Mary flips the coin. \\nQ: Is it heads up?\\nA: Step by step
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,7 @@ from interp.activations import capture
 from interp.activations.batches import require_fit
 from interp.consistency.answers import Answers, tokens_before
 from interp.consistency.questions import Question, label_tokens
+from interp.display import Displayed
 from interp.errors import PromptError, TaskError
 from interp.models import Model
 from interp.plots import head_heatmap
@@ -29,6 +29,7 @@ from interp.prompts import PromptSet
 from interp.prompts.align import span_of_tokens, tokenize
 from interp.prompts.prompt_set import ABSENT
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 
 SPANS = ("context", "query", "rationale")
@@ -37,7 +38,7 @@ KEPT_ROWS = 2**25
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionMass:
+class AttentionMass(Saved, Displayed):
     """The attention that the last token of each prompt gives to spans of it.
 
     Attributes:
@@ -104,10 +105,6 @@ class AttentionMass:
         means = self.by_layer.nanmean(dim=(0, 1)).tolist()
         told = ", ".join(f"{span} {mass:.2f}" for span, mass in zip(self.spans, means, strict=True))
         return f"AttentionMass(mean over layers: {told}; n = {len(self.values)} prompts)"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def attention_mass(

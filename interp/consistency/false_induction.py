@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import html
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from interp.consistency.false_demonstrations import (
     demonstrations,
 )
 from interp.consistency.overthinking import calibrated_hits, label_thresholds, label_words
+from interp.display import Displayed
 from interp.engine.end_logits import edited_end_logits, end_logits
 from interp.engine.interventions import Edit, Intervention, Zero
 from interp.errors import InterventionError, MetricError
@@ -34,6 +34,7 @@ from interp.models import Model
 from interp.plots import head_heatmap, site_bars
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
@@ -45,7 +46,7 @@ KEPT_LOGITS = 2**26
 
 
 @dataclass(frozen=True, eq=False)
-class FalseInduction:
+class FalseInduction(Saved, Displayed):
     """The prefix-matching (PM) score of every head under some demonstrations.
 
     Attributes:
@@ -100,10 +101,6 @@ class FalseInduction:
         )
         return f"FalseInduction({best}; n = {self.values.shape[-1]} prompts)"
 
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
-
 
 def false_induction(model: Model, prompts: PromptSet, *, progress: bool = False) -> FalseInduction:
     """Score every head: does it look at earlier uses of the label that comes next?
@@ -155,7 +152,7 @@ def false_induction(model: Model, prompts: PromptSet, *, progress: bool = False)
 
 
 @dataclass(frozen=True, eq=False)
-class GapReduction:
+class GapReduction(Saved, Displayed):
     """How far the gap of true and false demonstrations closes when heads are zeroed at the end.
 
     Attributes:
@@ -256,10 +253,6 @@ class GapReduction:
             f"[{control['ci_low']:.2f}, {control['ci_high']:.2f}]; gap {gap:.2f}; "
             f"n = {len(self.true)} prompts)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def gap_reduction(

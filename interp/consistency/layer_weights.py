@@ -12,8 +12,10 @@ from torch import Tensor
 
 from interp.consistency.questions import Question, questions_hash, require_fresh
 from interp.errors import MetricError
+from interp.saved import register
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
     """How much it tells of a path being right that each layer says what the last one does.

@@ -7,7 +7,6 @@ layers, read through the final norm and the unembedding, parts from that under t
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,16 +26,18 @@ from interp.consistency.false_demonstrations import (
 )
 from interp.consistency.latent import latent_predictions
 from interp.consistency.thresholds import TIE
+from interp.display import Displayed
 from interp.errors import MetricError
 from interp.models import Model
 from interp.plots.colors import DIVERGING, MISSING
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 
 
 @dataclass(frozen=True, eq=False)
-class Overthinking:
+class Overthinking(Saved, Displayed):
     """The accuracy of every layer under true, false and random demonstrations.
 
     Attributes:
@@ -131,10 +132,6 @@ class Overthinking:
             f"{self.gap[-1].mean():.2f} [{low:.2f}, {high:.2f}], {where}; "
             f"n = {len(self.truth)} prompts)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.2f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def overthinking(

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from interp.errors import TaskError
 from interp.models import Model
+from interp.saved import register
 from interp.tasks import Split
 from interp.tasks.coin_flip import ANSWER, THINKING, CoinFlip
 from interp.tasks.words import keep_single_tokens
 
 
+@register
 @dataclass(frozen=True)
 class Question:
     """A question with a closed list of answers.

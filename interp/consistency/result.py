@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -33,6 +32,7 @@ from interp.consistency.score import (
 )
 from interp.consistency.thresholds import Thresholds
 from interp.consistency.votes import PLAIN, Votes, votes
+from interp.display import as_html
 from interp.plots.colors import DIVERGING, MISSING, SEQUENTIAL
 from interp.stats import bootstrap_ci
 
@@ -306,11 +306,7 @@ class Consistency:
         )
 
     def _repr_html_(self) -> str:
-        tables = "".join(
-            frame.to_html(index=False, float_format="{:.3f}".format, border=0)
-            for frame in (self.separation_frame(), self.votes.to_frame())
-        )
-        return f"<p><b>{html.escape(repr(self))}</b><br>{html.escape(self.verdict)}</p>{tables}"
+        return as_html(self, self.verdict, self.separation_frame(), self.votes.to_frame())
 
 
 def _bars(frame: pd.DataFrame, middle: str, low: str, high: str) -> dict[str, Any]:

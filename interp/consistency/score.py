@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.errors import MetricError
+from interp.saved import register
 from interp.stats import bootstrap_ci
 
 RESAMPLES = 1000
@@ -53,6 +54,7 @@ def final_margin(latents: Float[Tensor, "*paths layer labels"]) -> Float[Tensor,
     return top[..., 0] - top[..., 1]
 
 
+@register
 @dataclass(frozen=True)
 class Separation:
     """How well a score tells right paths from wrong ones.

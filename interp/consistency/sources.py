@@ -7,7 +7,6 @@ layers disagree.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,18 +27,20 @@ from interp.consistency.aligned_values import (
     require_two_classes,
 )
 from interp.consistency.attention_mass import SPANS, AttentionMass, attention_mass
+from interp.display import Displayed
 from interp.errors import ProbeError
 from interp.models import Model
 from interp.plots.colors import DIVERGING, MISSING, SEQUENTIAL
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 
 RESAMPLES = 200
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 @dataclass(frozen=True, eq=False)
-class Sources:
+class Sources(Saved, Displayed):
     """Attention of the answer position and aligned value vectors, by layer and group of paths.
 
     Attributes:
@@ -156,10 +157,6 @@ class Sources:
             for name, counts in self.counts.items()
         )
         return f"Sources({told}; {self.random.sum(1).mean():.0f} for random directions)"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def sources(

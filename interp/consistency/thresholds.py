@@ -11,11 +11,13 @@ from torch import Tensor
 
 from interp.consistency.questions import Question, labels_of, questions_hash, require_fresh
 from interp.errors import MetricError, TaskError
+from interp.saved import register
 
 TIE = 1e-3
 """Log odds that differ by less are equal: one text rounds differently in different batches."""
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class Thresholds:
     """The (K-1)/K quantile of each layer's probability of each of K labels.

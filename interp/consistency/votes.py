@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,8 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import MetricError, did_you_mean
 from interp.plots.colors import DIVERGING, SEQUENTIAL
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 
 PLAIN = "SC"
@@ -22,7 +23,7 @@ COUNTS = (1, 2, 5, 10, 20, 40)
 
 
 @dataclass(frozen=True, eq=False)
-class Votes:
+class Votes(Saved, Displayed):
     """How often votes are right.
 
     Attributes:
@@ -103,10 +104,6 @@ class Votes:
             f"{name} {mean:.3f}" for name, mean in zip(self.methods, means, strict=True)
         )
         return f"Votes(of {self.counts[-1]} paths: {told}; n = {self.accuracy.shape[-1]} questions)"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def votes(

@@ -103,6 +103,7 @@ METRICS: dict[str, Callable[..., Values]] = {
     "accuracy": accuracy,
     "kl": kl,
 }
+"""What can be measured, by the name that `metric=` takes."""
 
 
 @dataclass(frozen=True)

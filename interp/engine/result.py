@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.display import as_html
 from interp.engine.result_file import read, write
 from interp.engine.result_layout import columns_of, layout_of
 from interp.errors import InterpError, SiteError, did_you_mean
 from interp.plots import head_heatmap, site_bars
+from interp.saved import register
 from interp.sites import Site
 from interp.stats import bootstrap_ci
 
@@ -26,6 +27,7 @@ SHARES = ("ratio_of_means", "mean_of_ratios")
 BARS = 30  # sites in a bar chart
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class SweepResult:
     """What a metric becomes when one site after another is changed.
@@ -269,8 +271,7 @@ class SweepResult:
 
     def _repr_html_(self) -> str:
         known = self.top(10).dropna(axis="columns", how="all")
-        table = known.to_html(index=False, float_format="{:.3f}".format)
-        return f"<p>{html.escape(repr(self))}</p><p>Largest effects:</p>{table}"
+        return as_html(self, "Largest effects:", known)
 
 
 def _deed(method: str) -> str:

@@ -9,9 +9,12 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
+from interp.saved import Saved
+
 
 @dataclass(frozen=True, eq=False)
-class Paths:
+class Paths(Saved, Displayed):
     """Continuations of some prompts, `per_prompt` of each, one after another.
 
     Attributes:
@@ -57,9 +60,6 @@ class Paths:
                 "ended": self.ended,
             }
         )
-
-    def _repr_html_(self) -> str:
-        return self.to_frame().head(20).to_html(index=False)
 
     def __repr__(self) -> str:
         return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed, as_html
 from interp.grokking.fourier import NeuronFrequencies, logit_shares, neuron_frequencies
 from interp.grokking.provenance import provenance_of
 from interp.plots import DIVERGING, MISSING
+from interp.saved import Saved
 from interp.zoo.modular import ModularAdder, all_pairs
 
 CLEAR = 0.85
@@ -25,7 +26,7 @@ FEW = 0.02
 
 
 @dataclass(frozen=True, eq=False)
-class ModularAnalysis:
+class ModularAnalysis(Saved, Displayed):
     """Which frequencies the neurons and the logits of a network are made of; of all p * p pairs.
 
     Nothing is sampled, so no number has an interval; another run finds other key frequencies.
@@ -125,8 +126,7 @@ class ModularAnalysis:
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        table = frame[frame["key"]].to_html(index=False, float_format="{:.4f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
+        return as_html(self, frame[frame["key"]], digits=4)
 
 
 def analyze(network: ModularAdder) -> ModularAnalysis:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import FileFormatError, MetricError, did_you_mean
 from interp.plots import DIVERGING, MISSING
 from interp.resources import data_dir
@@ -28,7 +28,7 @@ COLORS = {
 
 
 @dataclass(frozen=True, eq=False)
-class GrokkingCurves:
+class GrokkingCurves(Displayed):
     """Losses in nats at each checkpoint of a run; means over pairs, none of which is left out.
 
     Attributes:
@@ -134,10 +134,6 @@ class GrokkingCurves:
             f"{', '.join(map(str, self.frequencies))}: {len(self.steps)} steps to "
             f"{self.steps[-1]}; {last})"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3g}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def _tensor(values: list[Any]) -> Float[Tensor, "*any"]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import MetricError
+from interp.saved import register
 
 
 def frequencies_of(p: int) -> range:
@@ -68,7 +69,9 @@ def transform(values: Float[Tensor, "pairs d"]) -> Float[Tensor, "of_a of_b d"]:
     return torch.einsum("jb, ibd -> ijd", basis, of_a)
 
 
-class NeuronFrequencies(NamedTuple):
+@register
+@dataclass(frozen=True, eq=False)
+class NeuronFrequencies:
     """The frequency of each neuron, and the share of its variance over pairs that this explains."""
 
     frequency: Int[Tensor, " d_mlp"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from interp.heads.atlas import HeadAtlas
 from interp.heads.attention import attention, repeated_tokens
+from interp.heads.attention_patterns import AttentionPatterns, attention_patterns
 from interp.heads.claims import Claim, check_claim, random_sets
 from interp.heads.compare import AtlasDifference, compare
 from interp.heads.development.checkpoints import Checkpoints, checkpoints
@@ -53,6 +54,7 @@ from interp.heads.weights import Weights
 __all__ = [
     "KINDS",
     "AtlasDifference",
+    "AttentionPatterns",
     "Causal",
     "Checkpoints",
     "Claim",
@@ -88,6 +90,7 @@ __all__ = [
     "Verification",
     "Weights",
     "attention",
+    "attention_patterns",
     "attribution_to_context",
     "causal_check",
     "check_claim",

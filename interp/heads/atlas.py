@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import as_html
 from interp.errors import MetricError, did_you_mean
 from interp.heads.atlas_file import Parts, read, write
 from interp.heads.claims import Claim
@@ -163,16 +163,10 @@ class HeadAtlas:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr>{''.join(map(_cell, self._told(kind)))}</tr>" for kind in self.kinds)
-        missing = "".join(
-            f"<tr>{_cell(kind)}<td colspan='3'>not measured: {html.escape(why)}</td></tr>"
-            for kind, why in self.missing.items()
-        )
-        titles = ("kind", "best heads [95% interval]", "without those named", "the score is")
-        return (
-            f"<p><b>{html.escape(repr(self))}</b></p><table><tr>"
-            f"{''.join(f'<th>{title}</th>' for title in titles)}</tr>{rows}{missing}</table>"
-        )
+        columns = ("kind", "best heads [95% interval]", "without those named", "the score is")
+        told = pd.DataFrame([self._told(kind) for kind in self.kinds], columns=columns)
+        missing = (f"{kind} was not measured: {why}" for kind, why in self.missing.items())
+        return as_html(self, told, *missing)
 
     def _told(self, kind: str) -> tuple[str, str, str, str]:
         top, claim = self.top(kind, 3), self.claims.get(kind)
@@ -211,7 +205,3 @@ def _row(claim: Claim) -> dict[str, Any]:
         "n": len(claim.clean),
         "confirmed": claim.confirmed,
     }
-
-
-def _cell(text: str) -> str:
-    return f"<td style='text-align:left'>{html.escape(text)}</td>"

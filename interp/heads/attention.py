@@ -67,7 +67,7 @@ def attention(
     shape = model.geometry
     dtype = torch.promote_types(model.dtype, torch.float32)
     values = torch.empty(len(kinds), shape.n_layers, shape.n_heads, n, dtype=dtype)
-    for rows, layer, pattern in attention_patterns(model, tokens, progress=progress):
+    for rows, layer, pattern in patterns_by_layer(model, tokens, progress=progress):
         for index, kind in enumerate(kinds):
             values[index, layer, :, rows] = attention_score(kind, pattern).T
     return [
@@ -127,7 +127,7 @@ def longest_copy(model: Model, copies: int = 2) -> int:
     return (model.geometry.n_ctx - 1) // copies
 
 
-def attention_patterns(
+def patterns_by_layer(
     model: Model, tokens: Int[Tensor, "prompts pos"], *, progress: bool = True
 ) -> Iterator[tuple[slice, int, Float[Tensor, "some head pos pos"]]]:
     """The attention of some prompts in one layer after another: their rows, the layer, the pattern.

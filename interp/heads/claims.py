@@ -16,12 +16,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import ablate
 from interp.errors import InterventionError
 from interp.heads.kinds import kind_of
 from interp.heads.tables import together
 from interp.models import Model
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.sites import Head
 from interp.sites import heads as all_heads
 from interp.stats import bootstrap_ci
@@ -31,7 +33,7 @@ SETS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Claim:
+class Claim(Saved, Displayed):
     """What happens to a task without the heads of a kind, and without random ones.
 
     Attributes:

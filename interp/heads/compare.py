@@ -12,16 +12,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import MetricError
 from interp.heads.atlas import HeadAtlas
 from interp.heads.score import Score
 from interp.plots import head_grids
+from interp.saved import Saved, register
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
 RESAMPLES = 1000
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class Change:
     """How the scores of one kind differ between two models of the same shape.
@@ -48,7 +51,7 @@ class Change:
 
 
 @dataclass(frozen=True, eq=False)
-class AtlasDifference:
+class AtlasDifference(Saved, Displayed):
     """What is different in a second model; `compare` makes one.
 
     Attributes:

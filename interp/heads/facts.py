@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from interp.display import Displayed
 from interp.errors import InterpError, ModelError
 from interp.models import Model
 from interp.progress import track
 from interp.provenance import provenance
+from interp.saved import KEPT_OUT, Saved, register
 
 Numbers = dict[str, float]
 """What was measured, each number with its name."""
 
 
+@register
 @dataclass(frozen=True)
 class Fact:
     """Something that holds in a model.
@@ -26,14 +29,15 @@ class Fact:
         source: Who found it, and how sure the number is where it is not from the paper itself.
         expected: The published numbers.
         tolerance: What still counts as the same, and why it may differ.
-        measure: The numbers of a model, and whether the fact holds in it.
+        measure: The numbers of a model, and whether the fact holds in it; None in a fact that
+            was read from a file, which holds no functions.
     """
 
     text: str
     source: str
     expected: str
     tolerance: str
-    measure: Callable[[Model], tuple[Numbers, bool]]
+    measure: Callable[[Model], tuple[Numbers, bool]] | None = field(default=None, metadata=KEPT_OUT)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class FactSheet:
     facts: tuple[Fact, ...]
 
 
+@register
 @dataclass(frozen=True)
 class Verdict:
     """Whether a fact holds in a model.
@@ -69,7 +74,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Saved, Displayed):
     """The verdict on every fact; `verify` makes one."""
 
     verdicts: tuple[Verdict, ...]
@@ -130,6 +135,8 @@ def verify(model: Model, sheet: FactSheet, *, progress: bool = True) -> Verifica
 
 
 def _verdict(fact: Fact, model: Model) -> Verdict:
+    if fact.measure is None:
+        return Verdict(fact, {}, held=False, error="not measured: the fact was read from a file")
     try:
         measured, held = fact.measure(model)
     except InterpError as error:

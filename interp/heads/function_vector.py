@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine.end_logits import end_logits
 from interp.engine.head_means import causal_indirect_effects, mean_head_outputs
 from interp.engine.metrics import METRICS, Answers
@@ -38,11 +39,13 @@ from interp.plots import head_grids
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved, register
 from interp.sites import Head
 from interp.tasks import get
 from interp.tasks.words import relations as known_relations
 
 
+@register
 @dataclass(frozen=True)
 class Gap:
     """Mean probability of a relation's answers with correct and with shuffled demonstrations."""
@@ -57,7 +60,7 @@ class Gap:
 
 
 @dataclass(frozen=True, eq=False)
-class FunctionVectors:
+class FunctionVectors(Saved, Displayed):
     """What each head brings back of each relation, and the mean outputs that do so.
 
     Attributes:

@@ -146,6 +146,7 @@ _ALL = (
 )
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
+"""Every kind of head, by its name."""
 
 
 def kind_of(name: str) -> Kind:

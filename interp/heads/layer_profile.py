@@ -13,9 +13,11 @@ from jaxtyping import Float, Int
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.heads.atlas import HeadAtlas
 from interp.heads.compare import common_kinds, model_name
 from interp.plots import head_heatmap
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
@@ -23,7 +25,7 @@ PERMUTATIONS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class LayerProfile:
+class LayerProfile(Saved, Displayed):
     """In which layers the heads of each kind live; `layer_profile` makes one.
 
     Attributes:
@@ -110,7 +112,7 @@ def layer_profile(atlas: HeadAtlas) -> LayerProfile:
 
 
 @dataclass(frozen=True, eq=False)
-class DepthDifference:
+class DepthDifference(Saved, Displayed):
     """Where each kind lives in two models of different shape; `compare_depths` makes one.
 
     Attributes:

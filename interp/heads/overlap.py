@@ -11,13 +11,16 @@ import plotly.graph_objects as go
 import torch
 from scipy.stats import hypergeom
 
+from interp.display import Displayed
 from interp.errors import MetricError
 from interp.heads.atlas import HeadAtlas
 from interp.heads.compare import model_name
 from interp.plots import head_heatmap
+from interp.saved import Saved, register
 from interp.sites import Head
 
 
+@register
 @dataclass(frozen=True)
 class Pair:
     """How many heads two kinds share.
@@ -42,7 +45,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Overlap:
+class Overlap(Saved, Displayed):
     """Which kinds share heads; `overlap` makes one.
 
     Attributes:

@@ -8,17 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import MetricError
 from interp.heads.kinds import kind_of
+from interp.plots import head_heatmap
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
 
 @dataclass(frozen=True, eq=False)
-class Score:
+class Score(Saved, Displayed):
     """How much every head is of one kind.
 
     Attributes:
@@ -107,6 +111,10 @@ class Score:
                 "n": (~self.values.isnan()).sum(dim=-1)[at].tolist(),
             }
         )
+
+    def plot(self) -> go.Figure:
+        """A layer x head heatmap."""
+        return head_heatmap(self.grid, title=f"{self.kind} heads", colorbar="score")
 
     def __repr__(self) -> str:
         best = ", ".join(

@@ -11,17 +11,19 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.lens.lens import Lens, logit_lens
 from interp.lens.read import read
 from interp.lens.reading import STATISTICS, known
 from interp.lens.texts import Texts
 from interp.lens.tuned import shuffled
 from interp.models import Model
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 
 
 @dataclass(frozen=True, eq=False)
-class LensComparison:
+class LensComparison(Saved, Displayed):
     """One statistic through several lenses, on the same texts.
 
     Attributes:
@@ -91,9 +93,6 @@ class LensComparison:
             yaxis_title=STATISTICS[self.value],
         )
         return figure
-
-    def _repr_html_(self) -> str:
-        return self.to_frame().to_html(index=False)
 
     def __repr__(self) -> str:
         means = ", ".join(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine.replay import replay_of
 from interp.errors import LensError
 from interp.models import Model
@@ -17,7 +18,7 @@ from interp.provenance import provenance
 
 
 @dataclass(frozen=True, eq=False)
-class Lens:
+class Lens(Displayed):
     """A translator for each point of the stream, in front of final norm and unembedding.
 
     Layer 0 is the embedding and layer l what leaves the l-th block. Layer l says

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import as_html
 from interp.errors import LensError, did_you_mean
 from interp.lens import reading_file
 from interp.lens.picture import picture, visible
@@ -188,7 +189,7 @@ class LensReading:
         return (self.text == text).nonzero()[:, 0]
 
     def _repr_html_(self) -> str:
-        return self.table().to_html()
+        return as_html(self, self.table())
 
     def __repr__(self) -> str:
         return (

@@ -26,7 +26,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from interp.display import Displayed
 from interp.errors import CheckFailed
+from interp.saved import Saved, register
 
 if TYPE_CHECKING:
     from interp.models.model import Model
@@ -75,6 +77,7 @@ IN_VAIN = "an edit at"
 Status = Literal["ok", "failed", "limit", "absent"]
 
 
+@register
 @dataclass(frozen=True)
 class CheckRow:
     """One question and its answer.
@@ -94,7 +97,7 @@ class CheckRow:
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckReport(Saved, Displayed):
     """What `Model.check()` found, one row a question."""
 
     model: str
@@ -131,9 +134,6 @@ class CheckReport:
         width = max(len(row.name) for row in self.rows)
         lines = [f"  {row.name:{width}}  {row.status:6}  {row.detail}" for row in self.rows]
         return "\n".join([f"check of {self.model}: {'passed' if self.ok else 'FAILED'}", *lines])
-
-    def _repr_html_(self) -> str:
-        return self.to_frame().to_html(index=False, border=0)
 
 
 def check_model(model: Model) -> CheckReport:

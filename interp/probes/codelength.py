@@ -16,7 +16,6 @@ than prompts is sure of what it guesses, and codes random labels at more than lo
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import ProbeError
 from interp.models import Model
 from interp.plots.colors import MISSING
@@ -39,6 +39,7 @@ from interp.probes.result import COLORS
 from interp.probes.split import Label, encode
 from interp.probes.states import layer_names, states
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 
 FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
@@ -46,7 +47,7 @@ FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5,
 
 
 @dataclass(frozen=True, eq=False)
-class CodeLength:
+class CodeLength(Saved, Displayed):
     """The bits of each prompt's label, in each layer, of the task and of its controls.
 
     Attributes:
@@ -123,10 +124,6 @@ class CodeLength:
             f"CodeLength(best layer {self.layers[best]}: {float(self.length()[best]):.0f} bits, "
             f"compression {float(self.compression()[best]):.2f} ({beside}); n = {self.n} prompts)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def codelength(

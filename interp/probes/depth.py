@@ -13,24 +13,27 @@ after which no beta leaves the .03 again.
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import ProbeError
+from interp.plots import DIVERGING, MISSING
 from interp.probes.result import ProbeResult
 from interp.probes.scores import accuracy, bootstrap_weights, interval
+from interp.saved import Saved
 
 POINTS = ("jump", "converging", "settled")
 
 
 @dataclass(frozen=True, eq=False)
-class Depth:
+class Depth(Saved, Displayed):
     """Three points of a curve of accuracies, as shares of the depth; NaN where there is none.
 
     Attributes:
@@ -68,13 +71,22 @@ class Depth:
             rows.append((point, self[point], float(low), float(high), exists, self.n))
         return pd.DataFrame(rows, columns=["point", "depth", "low", "high", "exists", "n"])
 
+    def plot(self) -> go.Figure:
+        """The accuracy by depth; dashed lines are the points, the shades their intervals."""
+        figure = go.Figure()
+        depths = torch.linspace(0, 1, len(self.accuracy)).tolist()
+        figure.add_scatter(x=depths, y=self.accuracy.tolist(), line={"color": DIVERGING[-2]})
+        for row in self.to_frame().dropna().itertuples():
+            figure.add_vrect(x0=row.low, x1=row.high, fillcolor=MISSING, opacity=0.3, line_width=0)
+            figure.add_vline(x=row.depth, line_dash="dash", annotation_text=row.point)
+        figure.update_layout(title=f"Depth, n = {self.n} test prompts", template="plotly_white")
+        figure.update_xaxes(title_text="depth")
+        figure.update_yaxes(title_text="accuracy", range=[0, 1])
+        return figure
+
     def __repr__(self) -> str:
         told = ", ".join(f"{point} {self[point]:.2f}" for point in POINTS)
         return f"Depth({told} of the depth; n = {self.n} test prompts)"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def depth(

@@ -18,18 +18,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import FileFormatError, ProbeError
 from interp.models import Model
 from interp.probes.split import Label
 from interp.probes.states import states
 from interp.prompts import PromptSet
+from interp.saved import register
 
 FORMAT, VERSION = "interp.Probes", "1"
 WAY_OUT = "write one with `interp.probes.probe(...).probes.save(path)`"
 
 
+@register
 @dataclass(frozen=True, eq=False)
-class Probes:
+class Probes(Displayed):
     """Logistic regressions on the states of each layer.
 
     P(class | state) = softmax over classes of (state @ direction + bias). Directions are in units

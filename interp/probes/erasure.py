@@ -8,7 +8,6 @@ itself are judged on the test prompts. The control erases random directions, as 
 
 from __future__ import annotations
 
-import html
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from interp.display import Displayed
 from interp.engine import Intervention, Set, run
 from interp.errors import ProbeError
 from interp.models import Model
@@ -30,6 +30,7 @@ from interp.probes.split import Label, encode, split
 from interp.probes.states import columns_of, layer_names, states
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Resid
 from interp.stats import bootstrap_ci
 
@@ -42,7 +43,7 @@ COLUMNS = ("before", "after", "random", "erased", "erased_random")
 
 
 @dataclass(frozen=True, eq=False)
-class Erasure:
+class Erasure(Saved, Displayed):
     """Probes and behavior on the test prompts, with a concept erased in one layer after another.
 
     Attributes:
@@ -121,10 +122,6 @@ class Erasure:
             + "{} {:.2f} becomes {:.2f} (random {:.2f}); ".format(self.metric, *model)
             + f"n = {len(self.clean)} test prompts)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def erasure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import FileFormatError, ProbeError
 from interp.plots.colors import DIVERGING, MISSING
 from interp.probes.directions import Probes
 from interp.probes.scores import accuracy, auc, bootstrap_weights, interval, macro_f1
 from interp.probes.split import Label
+from interp.saved import register
 
 FORMAT = {"format": "interp.ProbeResult", "version": 1}
 WAY_OUT = "write one with ProbeResult.save or `interp probe MODEL --task TASK --out probe.json`"
@@ -30,6 +31,7 @@ COLORS = {
 }
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class Judged:
     """What the probes of one condition say of its test prompts.
@@ -48,8 +50,9 @@ class Judged:
         return (self.probabilities.argmax(dim=-1) == self.truth).double()
 
 
+@register
 @dataclass(frozen=True, eq=False)
-class ProbeResult:
+class ProbeResult(Displayed):
     """Linear probes of every layer, judged on prompts that they were not fitted on.
 
     Attributes:
@@ -215,7 +218,3 @@ class ProbeResult:
             f"{float(self.accuracy()[layer]):.2f} ({beside}, chance {self.chance:.2f}); "
             f"n = {self.n} test prompts)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"

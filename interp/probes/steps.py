@@ -6,7 +6,6 @@ last token of the prompt is probed, in every layer, for the value after each ste
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import ProbeError
 from interp.models import Model
 from interp.plots.colors import SEQUENTIAL
@@ -27,11 +27,12 @@ from interp.probes.result import ProbeResult
 from interp.probes.split import Label
 from interp.probes.states import layer_names, states
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.tasks.coin_flip import QUESTION, SIDES, CoinFlip
 
 
 @dataclass(frozen=True, eq=False)
-class StepProbes:
+class StepProbes(Saved, Displayed):
     """Probes of every layer for the value after every step.
 
     Attributes:
@@ -81,10 +82,6 @@ class StepProbes:
         )
         n = next(iter(self.results.values())).n
         return f"StepProbes(best layers: {told}; n = {n} test prompts)"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def step_probes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import ProbeError
 from interp.models import Model
 from interp.plots.colors import SEQUENTIAL
@@ -23,13 +23,14 @@ from interp.probes.split import Label, encode, split
 from interp.probes.states import layer_names, states
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 
 CONDITIONS = ("task", "shuffled", "untrained")
 
 
 @dataclass(frozen=True, eq=False)
-class Transfer:
+class Transfer(Saved, Displayed):
     """Probes of every task, judged on the test prompts of every task.
 
     Attributes:
@@ -101,10 +102,6 @@ class Transfer:
 
     def __repr__(self) -> str:
         return f"Transfer({' x '.join([str(len(self.tasks))] * 2)} tasks: {', '.join(self.tasks)})"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def transfer(

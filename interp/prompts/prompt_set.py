@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,10 +12,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from interp.display import as_html
 from interp.errors import PromptError, did_you_mean
 from interp.models import Model
 from interp.prompts.align import pad_rows, span_of_tokens, tokenize
 from interp.prompts.validate import validate
+from interp.saved import Saved
 
 ABSENT = -1
 """Fills short rows of `answer` and `wrong`, and both ends of a role that a prompt lacks."""
@@ -25,7 +26,7 @@ Spans = Sequence[str | tuple[int, int] | None]
 
 
 @dataclass(frozen=True, eq=False)
-class PromptSet:
+class PromptSet(Saved):
     """Prompts, the tokens that answer them, and where things stand in them.
 
     Attributes:
@@ -257,7 +258,7 @@ class PromptSet:
         return f"PromptSet({self.task or 'user'}: {'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        return f"<p><code>{html.escape(repr(self))}</code></p>"
+        return as_html(self)
 
 
 def _choices(

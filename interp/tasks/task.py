@@ -14,6 +14,7 @@ from interp.prompts import PromptSet
 from interp.tasks.words import Group, Words, keep_single_tokens
 
 Split = Literal["train", "test", "all"]
+"""The examples that an embedded model may have been trained on, those held out, or both."""
 
 HELD_OUT = 5
 """One combination of entities in this many is never seen in training."""

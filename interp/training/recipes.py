@@ -188,6 +188,7 @@ RECIPES: dict[str, Recipe] = {
         ),
     )
 }
+"""How each embedded language model is trained, by its name."""
 
 
 def recipe(name: str) -> Recipe:

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from interp.errors import TaskError
 from interp.models import Model
 from interp.prompts import PromptSet
+from interp.saved import register
 from interp.vectors.relation import Pair, Relation
 
 
+@register
 @dataclass(frozen=True)
 class Template:
     """How a pair is written: `{x}` and `{y}` stand for its input and output.
@@ -36,6 +38,7 @@ ARROW = Template("example:{x}->{y}\n", "example:{x}->", space=False)
 """Hendel et al. 2023."""
 
 
+@register
 @dataclass(frozen=True)
 class Shown:
     """One prompt: demonstrations, then a query and its answer."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from interp.errors import VectorError
 from interp.progress import track
+from interp.saved import register
 
 CHECKS = 40
 """How often the development loss is taken on the way, the last step included."""
@@ -58,6 +59,7 @@ def add_at_end(
     return torch.cat([stream[:, :-1], last[:, None]], dim=1)
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class Fit:
     """What was learned.

@@ -11,6 +11,7 @@ from typing import Any
 
 from interp.errors import FileFormatError, TaskError
 from interp.models import Model
+from interp.saved import Saved
 from interp.tasks import Task
 from interp.tasks.functions import InContextFunction
 from interp.tasks.words import Group, keep_single_tokens, pairs, relations
@@ -21,7 +22,7 @@ SHARES = (0.5, 0.2)
 
 
 @dataclass(frozen=True)
-class Relation:
+class Relation(Saved):
     """Inputs and outputs of a function, in three parts that share no pair.
 
     Attributes:

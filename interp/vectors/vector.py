@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import Add, Intervention, Set, SweepResult, run
 from interp.engine.end_logits import edited_end_logits
 from interp.engine.interventions import Edit
@@ -23,6 +24,7 @@ from interp.errors import FileFormatError, VectorError
 from interp.generation import Paths, Steer, generate
 from interp.models import Model
 from interp.prompts import PromptSet
+from interp.saved import register
 from interp.sites import Resid
 
 FORMAT, VERSION = "interp.Vector", "1"
@@ -30,8 +32,9 @@ OPERATIONS = ("add", "set")
 WAY_OUT = "write one with Vector.save or `interp vectors MODEL --task TASK --out v.safetensors`"
 
 
+@register
 @dataclass(frozen=True, eq=False)
-class Vector:
+class Vector(Displayed):
     """What is added to, or put in the place of, what leaves some blocks.
 
     Attributes:
@@ -184,6 +187,11 @@ class Vector:
             raise FileFormatError(f"{path} cannot be read ({error}); {WAY_OUT}.") from error
         except (SafetensorError, ValueError, KeyError, TypeError, IndexError, VectorError) as error:
             raise FileFormatError(f"{path} is damaged ({error}); {WAY_OUT}.") from error
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer that it enters: layer, norm."""
+        norms = {layer: each.norm().item() for layer, each in sorted(self.layers.items())}
+        return pd.DataFrame({"layer": norms.keys(), "norm": norms.values()})
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, sorted(self.layers)))

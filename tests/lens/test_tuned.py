@@ -51,7 +51,7 @@ def test_a_comparison_shows_itself(compared: LensComparison):
     assert [line.name for line in compared.plot().data] == ["logit", "tuned", "shuffled"]
     assert "KL" in compared.plot().layout.yaxis.title.text
     assert "n = 20 texts" in repr(compared)
-    assert compared._repr_html_().startswith("<table")
+    assert compared._repr_html_().startswith("<p><b>LensComparison")
 
 
 def test_the_model_is_not_changed(model: Model, tuned: Lens):

@@ -93,8 +93,8 @@ def test_the_hash_sees_every_part() -> None:
 def test_it_shows_itself() -> None:
     prompts = interp.tasks.get("ioi").sample(word_model(), 4)
     assert "PromptSet(ioi: 4 prompts" in repr(prompts)
-    assert "<code>" in prompts._repr_html_()
-    assert "<b>" not in PromptSet.from_tokens([[1]], answer=[2], task="<b>")._repr_html_()
+    assert "PromptSet(ioi: 4 prompts" in prompts._repr_html_()
+    assert "<i>" not in PromptSet.from_tokens([[1]], answer=[2], task="<i>")._repr_html_()
 
 
 def _strings(**changes: object) -> PromptSet:

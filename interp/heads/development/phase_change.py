@@ -32,7 +32,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import MetricError
+from interp.saved import Saved
 
 EVIDENCE = 10.0
 FEWEST = 6
@@ -42,7 +44,7 @@ RISE = 2 * math.log(9)
 
 
 @dataclass(frozen=True)
-class PhaseChange:
+class PhaseChange(Saved, Displayed):
     """Where a curve over training changes, or that it does not.
 
     Attributes:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import FileFormatError, MetricError, did_you_mean
 from interp.heads.development.phase_change import PhaseChange, phase_change
 from interp.plots import DIVERGING, MISSING
@@ -28,7 +29,7 @@ BEHAVIOUR = (LOSS, LEARNING)
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingCurves:
+class TrainingCurves(Displayed):
     """Scores of every head, loss and in-context learning at each checkpoint.
 
     Attributes:

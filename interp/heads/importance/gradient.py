@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.activations.batches import require_fit
+from interp.display import Displayed
 from interp.engine import METRICS
 from interp.engine.anatomy import Part
 from interp.engine.gradients import frozen, largest_group
@@ -31,6 +32,7 @@ from interp.plots import head_heatmap
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 from interp.sites import heads as all_heads
 
@@ -39,7 +41,7 @@ RESTS = ("zero", "mean")
 
 
 @dataclass(frozen=True, eq=False)
-class Importance:
+class Importance(Saved, Displayed):
     """How fast the metric changes as the gate of each head is moved.
 
     Attributes:

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import Intervention, run
 from interp.engine.ablation import operation_of
 from interp.errors import InterventionError
@@ -21,11 +22,12 @@ from interp.heads.tables import columns, control_columns, head_names, together
 from interp.models import Model
 from interp.plots import head_heatmap
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.sites import Head
 
 
 @dataclass(frozen=True, eq=False)
-class HeadAblation:
+class HeadAblation(Saved, Displayed):
     """The metric without each head, or with each head as the only one of its layer.
 
     Attributes:

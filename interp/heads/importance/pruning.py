@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import Intervention, Operation, run
 from interp.engine.ablation import operation_of
 from interp.errors import InterventionError
@@ -25,6 +26,7 @@ from interp.heads.tables import columns, together
 from interp.models import Model
 from interp.plots import DIVERGING, MISSING
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.sites import Head
 from interp.sites import heads as all_heads
 
@@ -33,7 +35,7 @@ SHARES = tuple(step / 20 for step in range(1, 21))
 
 
 @dataclass(frozen=True, eq=False)
-class PruningCurve:
+class PruningCurve(Saved, Displayed):
     """The metric after each step of pruning.
 
     Attributes:

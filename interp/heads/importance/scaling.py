@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import Intervention, Scale, run
 from interp.engine.groups import groups
 from interp.engine.memory import largest_group
@@ -25,6 +26,7 @@ from interp.heads.weights import Weights
 from interp.models import Model
 from interp.plots import DIVERGING
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.sites import Head
 from interp.sites import heads as all_heads
 from interp.stats import bootstrap_ci
@@ -35,7 +37,7 @@ GOALS = ("context", "memory")
 
 
 @dataclass(frozen=True, eq=False)
-class Scaling:
+class Scaling(Saved, Displayed):
     """What the model answers when the output of one head is scaled.
 
     All accuracies are of the test prompts, which took no part in choosing head and factor.

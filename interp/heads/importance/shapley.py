@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import Intervention, SweepResult, run
 from interp.engine.ablation import operation_of
 from interp.errors import InterventionError, SiteError
@@ -25,6 +26,7 @@ from interp.models import Model
 from interp.plots import head_heatmap
 from interp.progress import track
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.sites import Head, Site
 from interp.sites import resolve as resolve_sites
 
@@ -38,7 +40,7 @@ Coalition = frozenset[int]
 
 
 @dataclass(frozen=True, eq=False)
-class Shapley:
+class Shapley(Saved, Displayed):
     """Shapley values of heads.
 
     Attributes:

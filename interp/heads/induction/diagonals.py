@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from interp.heads.attention import attention_patterns, repeated_tokens
+from interp.heads.attention import patterns_by_layer, repeated_tokens
 from interp.heads.score import Score
 from interp.models import Model
 
@@ -42,7 +42,7 @@ def diagonal_scores(
     shape = model.geometry
     dtype = torch.promote_types(model.dtype, torch.float32)
     values = torch.empty(len(offsets), shape.n_layers, shape.n_heads, n, dtype=dtype)
-    for rows, layer, pattern in attention_patterns(model, tokens, progress=progress):
+    for rows, layer, pattern in patterns_by_layer(model, tokens, progress=progress):
         for kind, offset in enumerate(offsets.values()):
             values[kind, layer, :, rows] = pattern.diagonal(offset, -2, -1).mean(dim=-1).T
     chance = 1 / torch.arange(1, tokens.shape[1] + 1).double()

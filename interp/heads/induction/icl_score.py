@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.activations.batches import batch_size_for, require_fit
+from interp.display import Displayed
 from interp.errors import PromptError
 from interp.heads.attention import longest_copy, repeated_tokens
 from interp.models import Model
+from interp.plots import site_bars
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 
 EARLY, LATE, LENGTH = 50, 500, 512
@@ -24,7 +28,7 @@ EARLY, LATE, LENGTH = 50, 500, 512
 
 
 @dataclass(frozen=True, eq=False)
-class ICLScore:
+class ICLScore(Saved, Displayed):
     """Losses at an early and at a late token, in nats.
 
     Attributes:
@@ -78,6 +82,19 @@ class ICLScore:
                 "late": losses[:, 1].mean(dim=-1).tolist(),
                 "n": losses.shape[-1],
             }
+        )
+
+    def plot(self) -> go.Figure:
+        """A bar for each row of `to_frame`: the score, with its interval."""
+        frame, (early, late) = self.to_frame(), self.positions
+        return site_bars(
+            frame["score"].tolist(),
+            low=frame["ci_low"].tolist(),
+            high=frame["ci_high"].tolist(),
+            names=frame["sequences"].tolist(),
+            title=f"In-context learning of {self.provenance['model']}",
+            across=f"loss at token {late} less loss at token {early} (nats)",
+            hover=[f"{row.early:.3f} to {row.late:.3f}" for row in frame.itertuples()],
         )
 
     def __repr__(self) -> str:

@@ -25,13 +25,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine.groups import groups
 from interp.errors import MetricError, PromptError, did_you_mean
-from interp.heads.attention import attention_patterns
+from interp.heads.attention import patterns_by_layer
 from interp.models import Model
 from interp.plots import head_heatmap
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
@@ -40,7 +42,7 @@ MEASURES = ("mul", "abs")
 
 
 @dataclass(frozen=True, eq=False)
-class PatternMatch:
+class PatternMatch(Saved, Displayed):
     """How well every head matches a pattern.
 
     Attributes:
@@ -157,7 +159,7 @@ def pattern_match(
             compared.fill_diagonal_(0)
         uniform = compared.new_ones(compared.shape).tril()
         uniform /= uniform.sum(dim=-1, keepdim=True)
-        for rows, layer, attention in attention_patterns(model, tokens, progress=progress):
+        for rows, layer, attention in patterns_by_layer(model, tokens, progress=progress):
             wanted = (
                 detection_pattern(pattern, tokens[rows]).to(dtype)
                 if isinstance(pattern, str)

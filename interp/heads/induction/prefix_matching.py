@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.heads.attention import attention_patterns, longest_copy, repeated_tokens
+from interp.heads.attention import longest_copy, patterns_by_layer, repeated_tokens
 from interp.heads.induction.pattern_match import detection_pattern
 from interp.heads.score import Score
 from interp.models import Model
@@ -54,7 +54,7 @@ def prefix_matching(
     shape = model.geometry
     dtype = torch.promote_types(model.dtype, torch.float32)
     values = torch.empty(shape.n_layers, shape.n_heads, n, dtype=dtype)
-    for rows, layer, pattern in attention_patterns(model, tokens, progress=progress):
+    for rows, layer, pattern in patterns_by_layer(model, tokens, progress=progress):
         found = torch.einsum("phqk,pqk->hp", pattern, followed[rows].to(pattern))
         values[layer, :, rows] = found / queries[rows]
     visible = torch.arange(1, tokens.shape[1] + 1)

@@ -22,8 +22,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import UnsupportedModel
-from interp.heads.attention import attention_patterns, longest_copy, repeated_tokens
+from interp.heads.attention import longest_copy, patterns_by_layer, repeated_tokens
 from interp.heads.induction.copying import linear_part, to_stream
 from interp.heads.weights import Weights
 from interp.models import Model
@@ -31,6 +32,7 @@ from interp.plots import head_heatmap
 from interp.progress import track
 from interp.prompts import PromptSet, ordinary_tokens
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
@@ -39,7 +41,7 @@ TOKENS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class QKComposition:
+class QKComposition(Saved, Displayed):
     """The QK trace of every head; NaN in the first layer, where there are no earlier heads.
 
     Attributes:
@@ -148,7 +150,7 @@ def qk_composition(
     length = min(50, longest_copy(model)) if seq_len is None else seq_len
     tokens = repeated_tokens(model, n=n, seq_len=length, seed=seed)
     scores = torch.empty(shape.n_layers, shape.n_heads, n, dtype=weights.dtype)
-    for rows, layer, pattern in attention_patterns(model, tokens, progress=progress):
+    for rows, layer, pattern in patterns_by_layer(model, tokens, progress=progress):
         scores[layer, :, rows] = pattern.diagonal(-1, -2, -1).mean(dim=-1).T
     pairs = _pairs(weights, progress=progress)
     values = torch.einsum("lhme,mep->lhp", pairs, scores)

@@ -9,12 +9,14 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import SweepResult, ablate
 from interp.errors import PromptError
 from interp.heads.attention import longest_copy, repeated_tokens
 from interp.models import Model
 from interp.plots import head_grids
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 
 CUTS = 4
@@ -22,7 +24,7 @@ CUTS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class RepeatedLoss:
+class RepeatedLoss(Saved, Displayed):
     """Loss on the second copy of random text when one head after another is taken out.
 
     Attributes:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.activations import capture
 from interp.activations.batches import require_fit
+from interp.display import Displayed
 from interp.engine.metrics import kl
 from interp.engine.replay import CleanRun, replay_of
 from interp.engine.score import LOGITS
@@ -28,6 +29,7 @@ from interp.models import Model
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head, parse, validate
 from interp.tasks import get
 
@@ -99,7 +101,7 @@ def _predicted(ends: Ends, layer: int) -> Int[Tensor, "prompts words"]:
 
 
 @dataclass(frozen=True, eq=False)
-class CopySuppressionShare:
+class CopySuppressionShare(Saved, Displayed):
     """How much of what a head does is copy suppression.
 
     Attributes:

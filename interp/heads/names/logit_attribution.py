@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.activations.batches import require_fit
+from interp.display import Displayed
 from interp.engine.groups import Group, groups
 from interp.engine.memory import largest_group
 from interp.engine.replay import close, replay_of
@@ -34,6 +35,7 @@ from interp.plots import head_heatmap
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
@@ -42,7 +44,7 @@ CHUNK = 2**13
 
 
 @dataclass(frozen=True, eq=False)
-class LogitAttribution:
+class LogitAttribution(Saved, Displayed):
     """The logit difference of each prompt as a sum over the model's components.
 
     Attributes:

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine.replay import replay_of
 from interp.engine.sources import require_patterns
 from interp.errors import InterventionError
@@ -42,6 +43,7 @@ from interp.plots import site_bars
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
@@ -52,7 +54,7 @@ KS = (2, 5, 10, 15, 20, 30, 50, 100)
 
 
 @dataclass(frozen=True, eq=False)
-class RetrievalMasking:
+class RetrievalMasking(Saved, Displayed):
     """How well a model finds needles without some of its heads.
 
     Attributes:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from interp import tasks
 from interp.activations.batches import require_fit
+from interp.display import Displayed
 from interp.errors import MetricError, PromptError
 from interp.heads.needles.last_row import ends_line, greedy, read
 from interp.heads.needles.needle import needle_prompts, needles
@@ -36,6 +37,7 @@ from interp.plots import head_heatmap
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 
 STEPS = 50
 """Most tokens of an answer."""
@@ -46,7 +48,7 @@ ROLES = ("needle", "VALUE")
 
 
 @dataclass(frozen=True, eq=False)
-class RetrievalHeads:
+class RetrievalHeads(Saved, Displayed):
     """What `retrieval` finds.
 
     Attributes:

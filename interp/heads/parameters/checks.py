@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp import engine
+from interp.display import Displayed
 from interp.engine import Intervention, Zero
 from interp.engine.replay import replay_of
 from interp.errors import MetricError, TaskError
@@ -33,6 +34,7 @@ from interp.plots import site_bars
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head, Joint, Site
 from interp.stats import bootstrap_ci
 
@@ -47,7 +49,7 @@ RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Correlative:
+class Correlative(Saved, Displayed):
     """How scores from the weights go with scores from the model's activations, over heads.
 
     Attributes:
@@ -197,7 +199,7 @@ def _r(moments: Float[Tensor, "*n 6"]) -> Float[Tensor, "*n"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Causal:
+class Causal(Saved, Displayed):
     """The metric when the heads of a relation are set to zero, one more at a time.
 
     Attributes:

@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import MetricError, did_you_mean
 from interp.heads.parameters.relations import Pairs, Relation, keep_pairs, published_relations
 from interp.heads.succession.effective_ov import has_first_mlp, streams
@@ -37,6 +38,7 @@ from interp.models import Model
 from interp.plots import head_grids, head_heatmap
 from interp.progress import track
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
@@ -47,7 +49,7 @@ THRESHOLD = 0.15
 
 
 @dataclass(frozen=True, eq=False)
-class RelationScore:
+class RelationScore(Saved, Displayed):
     """How far every head implements one relation.
 
     Attributes:
@@ -122,6 +124,11 @@ class RelationScore:
             }
         )
 
+    def plot(self) -> go.Figure:
+        """A layer x head heatmap of the fractions."""
+        title = f"Heads that implement {self.relation.name}"
+        return head_heatmap(self.grid, title=title, colorbar="share of pairs")
+
     def __repr__(self) -> str:
         best = self.order()[0]
         return (
@@ -131,7 +138,7 @@ class RelationScore:
 
 
 @dataclass(frozen=True, eq=False)
-class Maps:
+class Maps(Saved, Displayed):
     """How far every head implements each of some relations; make one with `maps`.
 
     Attributes:

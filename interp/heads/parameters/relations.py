@@ -13,6 +13,7 @@ from torch import Tensor
 from interp.errors import TaskError
 from interp.models import Model
 from interp.prompts import PromptSet
+from interp.saved import register
 from interp.tasks import words
 
 Pairs = Sequence[Sequence[str]]
@@ -71,6 +72,7 @@ def task_relations() -> dict[str, list[tuple[str, str]]]:
     return {name: words.pairs(name) for name in words.relations()}
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class Relation:
     """The pairs of a relation that are single tokens for a model.

@@ -8,27 +8,32 @@ rows of M, may suggest one. It describes and tests nothing; `maps.py` and `maps_
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import MetricError
 from interp.heads.parameters.maps import ROWS, TOKENS
 from interp.heads.succession.effective_ov import streams
 from interp.heads.weights import Weights
 from interp.models import Model
+from interp.plots import head_heatmap
 from interp.progress import track
 from interp.prompts import ordinary_tokens
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 
 
 @dataclass(frozen=True, eq=False)
-class Salient:
+class Salient(Saved, Displayed):
     """The most salient tokens of every head; make one with `salient`.
 
     Attributes:
@@ -65,6 +70,15 @@ class Salient:
                 says = [self.words[one] for one in said]
                 rows.append((str(each), self.words[token], strength, typical, says))
         return pd.DataFrame(rows, columns=["head", "token", "strength", "typical", "says"])
+
+    def plot(self) -> go.Figure:
+        """A layer x head heatmap of the strength of the most salient token, with its word."""
+        hover = [
+            [f"{layer}.{head}: {html.escape(self.words[token])}" for head, token in enumerate(row)]
+            for layer, row in enumerate(self.tokens[..., 0].tolist())
+        ]
+        title = f"Most salient token of each head of {self.provenance['model']}"
+        return head_heatmap(self.strength[..., 0], title=title, colorbar="strength", hover=hover)
 
     def __repr__(self) -> str:
         layers, heads, top = self.tokens.shape

@@ -22,18 +22,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import PromptError, SiteError
 from interp.heads.weights import Weights
 from interp.models import Model
 from interp.plots import head_heatmap
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head, parse, validate
 
 LABELS = 40  # words that fit on an axis
 
 
 @dataclass(frozen=True, eq=False)
-class EffectiveOV:
+class EffectiveOV(Saved, Displayed):
     """The effective OV matrix of a head, over some words.
 
     Attributes:

@@ -25,17 +25,21 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from interp.display import Displayed
 from interp.errors import SiteError, TaskError
 from interp.heads.succession.effective_ov import ov_logits
 from interp.heads.succession.successor import Series, series_of, successor
 from interp.heads.weights import Weights
 from interp.models import Model
+from interp.plots import DIVERGING, MISSING
 from interp.provenance import provenance
+from interp.saved import Saved, register
 from interp.sites import Head, parse, validate
 from interp.stats import bootstrap_ci
 
@@ -46,6 +50,7 @@ CONTROLS = 20  # shuffles of the digits, and draws of random features
 Probe = Callable[[Float[Tensor, "words d_model"]], Int[Tensor, " words"]]
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class Digits:
     """What was measured on the words of a series; NaN where an edit leads out of it.
@@ -68,7 +73,7 @@ class Digits:
 
 
 @dataclass(frozen=True, eq=False)
-class Mod10:
+class Mod10(Saved, Displayed):
     """Whether the first MLP writes places modulo 10, and whether a head reads them.
 
     Attributes:
@@ -93,6 +98,21 @@ class Mod10:
         rest = [digits for name, digits in self.series.items() if name != "numbers"]
         pooled = {"all but numbers": _pooled(rest)} if rest else {}
         return pd.DataFrame([_row(*row) for row in (self.series | pooled).items()])
+
+    def plot(self) -> go.Figure:
+        """Of each series, what the probe reads and what the head follows, beside their controls."""
+        frame, figure = self.to_frame(), go.Figure()
+        for column, name, color in (
+            ("probe", "probe", DIVERGING[-2]),
+            ("probe_shuffled", "probe, digits shuffled", MISSING),
+            ("edited", "head, edited", DIVERGING[1]),
+            ("edited_random", "head, random features", DIVERGING[3]),
+        ):
+            figure.add_bar(x=frame["series"], y=frame[column], name=name, marker_color=color)
+        title = f"Places modulo 10 in {self.provenance['model']}, head {self.head}"
+        figure.update_layout(title=title, template="plotly_white", barmode="group")
+        figure.update_yaxes(title_text="share of words or edits", range=[0, 1])
+        return figure
 
     def __repr__(self) -> str:
         numbers = _row("numbers", self.series["numbers"])

@@ -24,17 +24,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import SweepResult, ablate
 from interp.models import Model
 from interp.plots import head_heatmap
 from interp.prompts import PromptSet
+from interp.saved import Saved
 from interp.sites import heads
 from interp.stats import bootstrap_ci
 from interp.tasks import get
 
 
 @dataclass(frozen=True, eq=False)
-class SuccessionEffect:
+class SuccessionEffect(Saved, Displayed):
     """What each head adds directly to the logit of the right answer.
 
     Attributes:

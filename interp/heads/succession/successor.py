@@ -19,16 +19,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import TaskError, did_you_mean
 from interp.heads.score import Score
 from interp.heads.succession.effective_ov import has_first_mlp, ov_logits, streams
 from interp.heads.weights import Weights
 from interp.models import Model
+from interp.plots import head_grids
 from interp.provenance import provenance
+from interp.saved import Saved, register
 from interp.sites import Head
 from interp.tasks.words import read
 
@@ -43,6 +47,7 @@ VARIANTS: dict[str, Callable[[str], str]] = {
 """Ways to write the words of a series; "space" is how they stand in text."""
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class Series:
     """The words of an ordered series that a tokenizer keeps whole.
@@ -83,7 +88,7 @@ class Series:
 
 
 @dataclass(frozen=True, eq=False)
-class Successors:
+class Successors(Saved, Displayed):
     """How well every head continues ordered series, by its weights alone.
 
     Attributes:
@@ -136,6 +141,12 @@ class Successors:
             right = (said == series.beside(1)).tolist()
             frames.append(pd.DataFrame({"task": name, **named, "right": right}))
         return pd.concat(frames, ignore_index=True)
+
+    def plot(self) -> go.Figure:
+        """A layer x head heatmap of each series, on one colour scale."""
+        grids = {name: score.grid for name, score in self.tasks.items()}
+        title = f"Successor heads of {self.provenance['model']}"
+        return head_grids(grids, title=title, colorbar="share of words")
 
     def __repr__(self) -> str:
         best = self.score.order()[0]

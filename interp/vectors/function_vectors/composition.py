@@ -12,7 +12,6 @@ formula and the common heads are as we remember the source.)
 
 from __future__ import annotations
 
-import html
 import random
 from dataclasses import dataclass, replace
 
@@ -22,8 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import TaskError
 from interp.models import Model
+from interp.saved import Saved, register
 from interp.sites import Head
 from interp.vectors.demonstrations import QA, Template
 from interp.vectors.function_vectors.function_vector import (
@@ -37,6 +38,7 @@ from interp.vectors.random_vectors import random_draws
 from interp.vectors.relation import Relation, relation
 
 
+@register
 @dataclass(frozen=True)
 class Parallelogram:
     """Four relations of the same inputs: `bd` is to `bc` what `ad` is to `ac`."""
@@ -51,7 +53,7 @@ class Parallelogram:
 
 
 @dataclass(frozen=True, eq=False)
-class Composition:
+class Composition(Saved, Displayed):
     """A composed vector beside the vector of the composed relation.
 
     Attributes:
@@ -89,10 +91,6 @@ class Composition:
             f"Composition({self.corners.bd.name}, zero-shot {told}; cosine {self.cosine:.2f}; "
             f"full prompt {self.injection.known.float().mean():.2f}; n = {frame['n'].iloc[0]})"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def composition(

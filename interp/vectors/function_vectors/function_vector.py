@@ -13,7 +13,6 @@ means; the bias of the output projection is no head's, and is not in it:
 
 from __future__ import annotations
 
-import html
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +24,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed, as_html
 from interp.engine.head_means import causal_indirect_effects, mean_head_outputs
 from interp.engine.replay import close, replay_of
 from interp.errors import MetricError, UnsupportedModel, VectorError
 from interp.models import Model
 from interp.plots import head_heatmap
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 from interp.vectors.by_query import by_query
@@ -45,7 +46,7 @@ HEADS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class FunctionVector:
+class FunctionVector(Saved, Displayed):
     """What each head brings back of a relation, and what the best of them write.
 
     Attributes:
@@ -93,6 +94,18 @@ class FunctionVector:
     def shots(self) -> int:
         """Demonstrations of a prompt."""
         return len(self.shown[0].demos)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `function_vector` that make it again."""
+        return {
+            "shots": self.shots,
+            "n_mean": self.provenance.get("n_mean"),
+            "n_effect": len(self.clean),
+            "k": len(self.heads),
+            "other": None if self.other is None else self.other.name,
+            "seed": self.provenance.get("vector_seed"),
+        }
 
     def vector(self, layer: int) -> Vector:
         """It as a vector that is added at END to what leaves a block.
@@ -149,8 +162,7 @@ class FunctionVector:
         )
 
     def _repr_html_(self) -> str:
-        table = self.to_frame()[:HEADS].to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
+        return as_html(self, self.to_frame()[:HEADS])
 
 
 def function_vector(

@@ -6,7 +6,6 @@ so are random sets of as many other heads of the same layers.
 
 from __future__ import annotations
 
-import html
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import Intervention, run
 from interp.engine.ablation import operation_of
 from interp.engine.interventions import Edit
 from interp.errors import VectorError
 from interp.models import Model
 from interp.plots import site_bars
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 from interp.vectors.by_query import by_query
@@ -35,7 +36,7 @@ SETS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class HeadCheck:
+class HeadCheck(Saved, Displayed):
     """The full prompts without the heads of a function vector, and without random ones.
 
     Attributes:
@@ -112,10 +113,6 @@ class HeadCheck:
             f"p = {self.p_value:.3f}, n = {len(self.clean)} prompts)"
         )
 
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
-
 
 def head_check(
     model: Model,
@@ -158,6 +155,7 @@ def head_check(
         method=method,
         progress=progress,
         relation=function.relation.name,
+        function=function.options,
         set_seed=seed,
     )
     return HeadCheck(

@@ -6,7 +6,6 @@ What is counted is whether the answer is the most likely next token. (Todd et al
 
 from __future__ import annotations
 
-import html
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.display import Displayed, as_html
 from interp.engine import Add, Intervention, run
 from interp.engine.end_logits import end_logits
 from interp.engine.metrics import METRICS, Answers
@@ -27,6 +27,7 @@ from interp.plots import site_bars
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Resid, resid
 from interp.stats import bootstrap_ci
 from interp.vectors.by_query import by_query
@@ -46,7 +47,7 @@ DRAWS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Injection:
+class Injection(Saved, Displayed):
     """Accuracy with vectors put in, beside that without.
 
     Attributes:
@@ -164,9 +165,7 @@ class Injection:
         )
 
     def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        left = "".join(f"<p>{html.escape(f'{a}: {b}')}</p>" for a, b in self.skipped.items())
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}{left}"
+        return as_html(self, self.to_frame(), *(f"{a}: {b}" for a, b in self.skipped.items()))
 
 
 def inject(
@@ -302,6 +301,7 @@ def compare(
             relation=judged.name,
             layer=best,
             vectors=list(vectors),
+            function=function.options,
             vector_seed=seed,
         ),
     )

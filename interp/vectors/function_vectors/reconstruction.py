@@ -13,7 +13,6 @@ then v becomes the function vector itself; `cosine` says how near it came.
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 
 import pandas as pd
@@ -22,10 +21,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine.metrics import kl
 from interp.engine.replay import replay_of
 from interp.errors import VectorError
 from interp.models import Model
+from interp.saved import Saved
 from interp.vectors.function_vectors.function_vector import FunctionVector
 from interp.vectors.function_vectors.injection import Injection, compare
 from interp.vectors.random_vectors import random_draws
@@ -35,7 +36,7 @@ RATE = 0.3
 
 
 @dataclass(frozen=True, eq=False)
-class Reconstruction:
+class Reconstruction(Saved, Displayed):
     """Vectors that say what a function vector says, and how well they do in its place.
 
     Attributes:
@@ -70,10 +71,6 @@ class Reconstruction:
             f"vectors on {self.words} words, KL {self.kl.mean():.1e}, cosine "
             f"{self.cosine.mean():.2f}; n = {frame['n'].iloc[0]} prompts)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def reconstruction(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -33,9 +31,3 @@ def probability_axes(
     figure.update_layout(title=title, template="plotly_white")
     figure.update_xaxes(title_text=across)
     figure.update_yaxes(title_text=up, range=[0, 1])
-
-
-def as_html(result: object, frame: pd.DataFrame) -> str:
-    """A result in a notebook: its line, and its table."""
-    table = frame.to_html(index=False, float_format="{:.3f}".format, border=0)
-    return f"<p><b>{html.escape(repr(result))}</b></p>{table}"

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.activations.batches import require_fit
+from interp.display import Displayed
 from interp.engine.groups import groups
 from interp.engine.memory import largest_group
 from interp.engine.replay import Replay, replay_of
@@ -36,16 +37,17 @@ from interp.models import Model
 from interp.plots.colors import MISSING, SEQUENTIAL
 from interp.progress import track
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 from interp.sites import heads as all_heads
 from interp.stats import bootstrap_ci
-from interp.vectors.in_context.curves import as_html, probability_axes
+from interp.vectors.in_context.curves import probability_axes
 from interp.vectors.in_context.dirichlet import energies
 from interp.vectors.in_context.graph_walks import Walks
 
 
 @dataclass(frozen=True, eq=False)
-class GraphTracing:
+class GraphTracing(Saved, Displayed):
     """What a model predicts on walks, and how it lays out their words, with and without heads.
 
     Attributes:
@@ -217,9 +219,6 @@ class GraphTracing:
             f"GraphTracing({self.walks.graph.name}, {len(self.walks)} walks; in the last quarter, "
             f"chance {self.chance.mean():.2f}, and leaving the last block: {told})"
         )
-
-    def _repr_html_(self) -> str:
-        return as_html(self, self.to_frame())
 
 
 def trace_graph(

@@ -17,12 +17,14 @@ from torch import Tensor
 from interp.errors import PromptError, VectorError
 from interp.models import Model
 from interp.prompts import PromptSet
+from interp.saved import Saved, register
 from interp.tasks.words import pairs, read
 
 LENGTH = 1400
 """Tokens of a walk in the source; a model with a shorter context gets as many as it reads."""
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class Graph:
     """Nodes, and which are neighbors; connected, without loops.
@@ -100,7 +102,7 @@ def hexagon(radius: int = 2) -> Graph:
 
 
 @dataclass(frozen=True, eq=False)
-class Walks:
+class Walks(Saved):
     """Walks on one graph, each with words of its own at the nodes.
 
     Attributes:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import Add, Intervention, Set, run
 from interp.errors import VectorError, did_you_mean
 from interp.models import Model
@@ -22,11 +23,12 @@ from interp.plots.colors import SEQUENTIAL
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Resid
 from interp.stats import bootstrap_ci
 from interp.vectors.demonstrations import QA, Shown, Template, prompts_of, show
 from interp.vectors.end_states import mean_end_states
-from interp.vectors.in_context.curves import add_curve, as_html, probability_axes
+from interp.vectors.in_context.curves import add_curve, probability_axes
 from interp.vectors.in_context.shared_inputs import Source, answer_log_probs, shared_inputs
 from interp.vectors.relation import Relation
 
@@ -37,7 +39,7 @@ change, the vector less the mean of the same queries without demonstrations, is 
 
 
 @dataclass(frozen=True, eq=False)
-class Interpolation:
+class Interpolation(Saved, Displayed):
     """Both tasks' answers after a weighted mean of their vectors.
 
     Attributes:
@@ -116,9 +118,6 @@ class Interpolation:
             f"Interpolation({self.how} in layer {self.layer}; alpha {self.alphas[0]:g} to "
             f"{self.alphas[-1]:g}: {told}; n = {self.probs.shape[-1]})"
         )
-
-    def _repr_html_(self) -> str:
-        return as_html(self, self.to_frame())
 
 
 def interpolate(

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine.end_logits import end_logits
 from interp.errors import TaskError
 from interp.models import Model
@@ -33,10 +34,11 @@ from interp.plots.colors import MISSING
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.vectors.by_query import by_query
 from interp.vectors.demonstrations import QA, Template, prompts_of
-from interp.vectors.in_context.curves import add_curve, as_html, probability_axes
+from interp.vectors.in_context.curves import add_curve, probability_axes
 from interp.vectors.in_context.labels import (
     draw,
     labels_of,
@@ -53,7 +55,7 @@ SHOTS = (0, 1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True, eq=False)
-class Recognition:
+class Recognition(Saved, Displayed):
     """Answers under changed labels.
 
     Attributes:
@@ -146,12 +148,9 @@ class Recognition:
             f"n = {self.target[0].numel()})"
         )
 
-    def _repr_html_(self) -> str:
-        return as_html(self, self.to_frame())
-
 
 @dataclass(frozen=True, eq=False)
-class RecognitionOverTraining:
+class RecognitionOverTraining(Saved, Displayed):
     """The same for every checkpoint of a training run.
 
     Attributes:
@@ -192,9 +191,6 @@ class RecognitionOverTraining:
             f"RecognitionOverTraining({len(self.steps)} steps; first {self.results[0]!r}, last "
             f"{self.results[-1]!r})"
         )
-
-    def _repr_html_(self) -> str:
-        return as_html(self, self.to_frame())
 
 
 def recognition(

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import PromptError, VectorError, did_you_mean
 from interp.models import Model
 from interp.plots.colors import SEQUENTIAL
@@ -31,11 +32,12 @@ from interp.progress import track
 from interp.prompts import PromptSet
 from interp.prompts.align import tokenize
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.tasks.words import read
 from interp.vectors.demonstrations import QA, Template, prompts_of, show
 from interp.vectors.end_states import mean_end_states
-from interp.vectors.in_context.curves import as_html, probability_axes
+from interp.vectors.in_context.curves import probability_axes
 from interp.vectors.in_context.interpolation import answers_after, require_how, zero_shot_prompts
 from interp.vectors.in_context.shared_inputs import Source, answer_log_probs, shared_inputs
 from interp.vectors.relation import Relation
@@ -92,7 +94,7 @@ def instruction(model: Model, task: Relation, instructions: Instructions | None 
 
 
 @dataclass(frozen=True, eq=False)
-class Specification:
+class Specification(Saved, Displayed):
     """What a task's vectors do in its prompts, and the other task's.
 
     Attributes:
@@ -185,9 +187,6 @@ class Specification:
             for task in self.tasks
         )
         return f"Specification({told}; n = {self.log_probs.shape[-1]})"
-
-    def _repr_html_(self) -> str:
-        return as_html(self, self.to_frame())
 
 
 def specification(

@@ -21,15 +21,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import TaskError
 from interp.models import Model
 from interp.plots.colors import MISSING, SEQUENTIAL
 from interp.progress import track
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.vectors.by_query import by_query
 from interp.vectors.demonstrations import QA, Shown, Template, prompts_of
-from interp.vectors.in_context.curves import add_curve, as_html, probability_axes
+from interp.vectors.in_context.curves import add_curve, probability_axes
 from interp.vectors.in_context.shared_inputs import Source, answer_log_probs, shared_inputs
 from interp.vectors.relation import Relation
 
@@ -63,7 +65,7 @@ def _even(tasks: int, shots: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Superposition:
+class Superposition(Saved, Displayed):
     """The probability of each task's answer, for each mixture of demonstrations.
 
     Attributes:
@@ -192,9 +194,6 @@ class Superposition:
             f"Superposition({len(self.counts)} mixtures; at {':'.join(map(str, self.counts[m]))} "
             f"{', '.join(told)}, other {self.other[m].mean():.2f}; n = {self.last.shape[1]})"
         )
-
-    def _repr_html_(self) -> str:
-        return as_html(self, self.to_frame())
 
 
 def superposition(

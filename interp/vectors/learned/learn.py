@@ -10,7 +10,6 @@ with the least loss on the development queries are kept; test queries are seen b
 
 from __future__ import annotations
 
-import html
 import random
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -24,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.activations.batches import require_fit
+from interp.display import Displayed
 from interp.engine.groups import Group, groups
 from interp.engine.head_means import mean_head_outputs
 from interp.engine.memory import largest_group
@@ -33,6 +33,7 @@ from interp.models import Model
 from interp.plots import head_heatmap
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved, register
 from interp.vectors.demonstrations import QA, Template, prompts_of, show
 from interp.vectors.head_sums import Fit, add_at_end, fit, head_outputs, head_sums, require_steps
 from interp.vectors.relation import Relation, relation
@@ -51,6 +52,7 @@ POOL, DEV_PROMPTS = 256, 64
 LEARN_ON = ("shuffled", "zero-shot")
 
 
+@register
 @dataclass(frozen=True)
 class Recipe:
     """How a vector is learned.
@@ -76,7 +78,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedVector:
+class LearnedVector(Saved, Displayed):
     """The weights of all heads, and the vectors that they make.
 
     Attributes:
@@ -143,10 +145,6 @@ class LearnedVector:
             f"{self.recipe.learn_on}: dev loss {first:.3f} "
             f"-> {best:.3f} nats at step {self.fit.step} of {self.recipe.steps})"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def learn_vector(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import run
 from interp.errors import VectorError, did_you_mean
 from interp.models import Model
 from interp.plots import site_bars
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.vectors.by_query import by_query
 from interp.vectors.demonstrations import prompts_of, show
@@ -45,7 +46,7 @@ MEASURES = ("accuracy", "log_prob")
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedEvaluation:
+class LearnedEvaluation(Saved, Displayed):
     """What test queries were answered, in each of `SETTINGS` under each of `ARMS`.
 
     Means are over queries, each the mean of its prompts, and intervals resample queries.
@@ -143,10 +144,6 @@ class LearnedEvaluation:
             for setting in SETTINGS
         )
         return f"LearnedEvaluation({self.relation}, accuracy: {told}; n = {self.n} prompts)"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def evaluate(

@@ -13,7 +13,6 @@ the offset, which linear functions lack, is put to use.
 
 from __future__ import annotations
 
-import html
 import random
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -28,9 +27,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine.anatomy import Part
 from interp.errors import VectorError, did_you_mean
 from interp.plots import head_heatmap, site_bars
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.vectors.head_sums import (
     Fit,
@@ -57,7 +58,7 @@ SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True, eq=False)
-class RegressionVector:
+class RegressionVector(Saved, Displayed):
     """The weights of all heads for a class of functions, and what their vectors do.
 
     Attributes:
@@ -132,10 +133,6 @@ class RegressionVector:
         told = ", ".join(f"{arm} {each.mean():.3f}" for arm, each in self.errors.items())
         shots, n = self.provenance["shots"], len(self.errors["none"])
         return f"RegressionVector({self.kind} behind {shots} examples, error: {told}; n = {n})"
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def learn_regression_vector(

@@ -10,13 +10,15 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.plots.colors import DIVERGING, MISSING
+from interp.saved import Saved
 from interp.sites import Site
 from interp.stats import bootstrap_ci
 
 
 @dataclass(frozen=True, eq=False)
-class Contribution:
+class Contribution(Saved, Displayed):
     """What a path adds to an observable on each prompt, predicted by a feature vector and measured.
 
     Attributes:
@@ -96,9 +98,6 @@ class Contribution:
             f"Contribution({self.observable} through {through}: r2 {self.r2:.2f}, random "
             f"{self.random_r2.nanmean():.2f}; n = {len(self.measured)} prompts)"
         )
-
-    def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0))
 
 
 def _r2(values: Float[Tensor, "rows prompts"], other: Tensor) -> Float[Tensor, " rows"]:

@@ -10,7 +10,6 @@ prompts make any two observables move as predicted, the prediction says nothing 
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -22,10 +21,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.display import Displayed, as_html
 from interp.errors import VectorError
 from interp.plots.colors import DIVERGING, MISSING
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Site
 from interp.vectors.observables.observable import FeatureVector, Observable, observable
 
@@ -49,7 +50,7 @@ class Line:
 
 
 @dataclass(frozen=True, eq=False)
-class Couplings:
+class Couplings(Saved, Displayed):
     """Predicted and fitted slopes between all ordered pairs of observables.
 
     Attributes:
@@ -133,9 +134,7 @@ class Couplings:
         return f"Couplings({len(self.names)} observables; {told}; n = {n} prompts)"
 
     def _repr_html_(self) -> str:
-        table = self.pairs[self.pairs["kind"] == "observables"]
-        shown = table.to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{shown}"
+        return as_html(self, self.pairs[self.pairs["kind"] == "observables"])
 
 
 def coupling(one: Float[Tensor, " d_model"], other: Float[Tensor, " d_model"]) -> float:

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.activations.batches import require_fit
+from interp.display import Displayed
 from interp.engine.end_logits import end_logits
 from interp.engine.groups import Group, groups
 from interp.engine.memory import largest_group
@@ -59,7 +60,7 @@ What = str | Mapping[str, float | int] | Mapping[int, float | int]
 
 
 @dataclass(frozen=True, eq=False)
-class Observable:
+class Observable(Displayed):
     """A linear functional of the logits; make one with `observable`.
 
     Attributes:
@@ -132,7 +133,7 @@ class Observable:
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureVector:
+class FeatureVector(Displayed):
     """What an observable reads in the stream through a chain of components.
 
     Attributes:

@@ -13,6 +13,7 @@ from interp import tasks
 from interp.errors import FileFormatError, TaskError
 from interp.models import Model
 from interp.prompts import PromptSet
+from interp.saved import Saved, register
 from interp.tasks import Task
 from interp.tasks.words import keep_single_tokens
 from interp.vectors.demonstrations import QA, Shown, Template
@@ -22,6 +23,7 @@ ENOUGH = 8
 """Fewest contrast pairs that can be divided into those to learn, to tune and to judge from."""
 
 
+@register
 @dataclass(frozen=True)
 class Contrast:
     """A prompt and two answers, one token each, as they stand in the text: `" yes"`."""
@@ -32,7 +34,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Behavior:
+class Behavior(Saved):
     """Contrast pairs of one behavior, in three parts that share no pair.
 
     Attributes:

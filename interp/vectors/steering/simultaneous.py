@@ -18,13 +18,14 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import VectorError
 from interp.models import Model
 from interp.plots.colors import DIVERGING, MISSING, SEQUENTIAL
 from interp.progress import track
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
-from interp.vectors.in_context.curves import as_html
 from interp.vectors.random_vectors import random_draws
 from interp.vectors.steering.contrasts import asked
 from interp.vectors.steering.steering import SteeringVector, added, require_layer, responses
@@ -35,7 +36,7 @@ ANSWERED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Simultaneous:
+class Simultaneous(Saved, Displayed):
     """Responses of several behaviors, each on its own test prompts.
 
     Attributes:
@@ -130,9 +131,6 @@ class Simultaneous:
             + ", ".join(f"{condition} {mean:.2f}" for condition, mean in told)
             + ")"
         )
-
-    def _repr_html_(self) -> str:
-        return as_html(self, self.to_frame())
 
 
 def simultaneous(

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.activations.batches import require_fit
+from interp.display import Displayed
 from interp.engine import Add, Edit, Intervention
 from interp.engine.end_logits import edited_end_logits, end_logits
 from interp.engine.groups import groups
@@ -32,9 +33,9 @@ from interp.plots import DIVERGING, MISSING
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Resid
 from interp.stats import bootstrap_ci
-from interp.vectors.in_context.curves import as_html
 from interp.vectors.steering.contrasts import Behavior, Contrast, asked
 from interp.vectors.vector import Vector
 
@@ -45,7 +46,7 @@ LOGITS = 2**25
 
 
 @dataclass(frozen=True, eq=False)
-class SteeringVector:
+class SteeringVector(Saved, Displayed):
     """A behavior's vector in every layer, and what each does on the dev pairs.
 
     Attributes:
@@ -126,9 +127,6 @@ class SteeringVector:
             f"SteeringVector({self.behavior.name!r}, layer {self.layer}, gain {gain:+.2f} at "
             f"strength {self.strength:g} on {self.gains.shape[1]} dev pairs)"
         )
-
-    def _repr_html_(self) -> str:
-        return as_html(self, self.to_frame())
 
 
 def steering_vector(

@@ -23,12 +23,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import VectorError
 from interp.models import Model
 from interp.plots.colors import DIVERGING, MISSING
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
-from interp.vectors.in_context.curves import as_html, probability_axes
+from interp.vectors.in_context.curves import probability_axes
 from interp.vectors.random_vectors import random_draws
 from interp.vectors.steering.contrasts import Contrast, asked
 from interp.vectors.steering.steering import SteeringVector, added, responses
@@ -46,7 +48,7 @@ ANSWERS = ("positive", "negative", "other")
 
 
 @dataclass(frozen=True, eq=False)
-class StrengthSweep:
+class StrengthSweep(Saved, Displayed):
     """Responses to a steering vector, and to its controls, at many multipliers.
 
     Attributes:
@@ -154,9 +156,6 @@ class StrengthSweep:
             + ", ".join(f"{strength:g} {verdict}" for strength, verdict in told)
             + ")"
         )
-
-    def _repr_html_(self) -> str:
-        return as_html(self, self.to_frame())
 
     def _toward(
         self, found: Float[Tensor, "*draws strengths prompts answers"]

@@ -6,7 +6,6 @@ and under B (Hendel et al. 2023, section 5.2: next -> upper .10 under A and .77 
 
 from __future__ import annotations
 
-import html
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,12 +16,14 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import run
 from interp.errors import TaskError, VectorError
 from interp.models import Model
 from interp.plots import SEQUENTIAL
 from interp.progress import track
 from interp.provenance import provenance
+from interp.saved import Saved, register
 from interp.stats import bootstrap_ci
 from interp.vectors.by_query import by_query
 from interp.vectors.demonstrations import QA, Template, prompts_of
@@ -45,6 +46,7 @@ that is neither A nor B, a random vector with the norm of B's; or B's vector, sc
 to other queries, which it meets by chance where outputs are few."""
 
 
+@register
 @dataclass(frozen=True, eq=False)
 class PairConflict:
     """Prompts of one relation with the vector of another.
@@ -90,7 +92,7 @@ class PairConflict:
 
 
 @dataclass(frozen=True, eq=False)
-class Conflict:
+class Conflict(Saved, Displayed):
     """Every ordered pair of relations that share inputs.
 
     Attributes:
@@ -170,10 +172,6 @@ class Conflict:
             f"in {told.count('vector')}, the demonstrations in {told.count('demonstrations')}, "
             f"neither in {told.count('neither')}; {len(self.skipped)} pairs skipped)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def conflict(

@@ -5,7 +5,6 @@ v(m) = mean of the task vectors of S_1, ..., S_m, each with dummy queries of its
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,11 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import run
 from interp.errors import VectorError
 from interp.models import Model
 from interp.plots import DIVERGING, MISSING
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.tasks import Task
 from interp.vectors.by_query import by_query
@@ -42,7 +43,7 @@ COLORS = {"task": DIVERGING[-2], "other relations": DIVERGING[1]}
 
 
 @dataclass(frozen=True, eq=False)
-class MultiContext:
+class MultiContext(Saved, Displayed):
     """Whether test prompts were answered with the mean vector of more and more contexts.
 
     Attributes:
@@ -134,10 +135,6 @@ class MultiContext:
             f"{len(self.asked)} prompts of {len(set(self.asked))} queries, "
             f"{self.provenance['model']})"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def multi_context(

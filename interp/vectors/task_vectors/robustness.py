@@ -7,7 +7,6 @@ of different halves are compared: no two of them share a demonstration or a dumm
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -24,10 +23,12 @@ from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
+from interp.display import Displayed, as_html
 from interp.errors import VectorError, did_you_mean
 from interp.models import Model
 from interp.progress import track
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.vectors.demonstrations import QA, Template, show
 from interp.vectors.relation import Relation
@@ -39,7 +40,7 @@ PROJECTIONS = ("pca", "tsne")
 
 
 @dataclass(frozen=True, eq=False)
-class Robustness:
+class Robustness(Saved, Displayed):
     """Task vectors from many demonstrations, at one layer.
 
     Cosines are those of the vectors as they are, and `centered` ones those after the mean over all
@@ -218,8 +219,7 @@ class Robustness:
         )
 
     def _repr_html_(self) -> str:
-        table = self.summary().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
+        return as_html(self, self.summary())
 
 
 def robustness(

@@ -8,7 +8,6 @@ beyond its controls.
 
 from __future__ import annotations
 
-import html
 import math
 import random
 from collections.abc import Sequence
@@ -20,11 +19,13 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import run
 from interp.errors import TaskError, did_you_mean
 from interp.models import Model
 from interp.plots import site_bars
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.tasks.words import relations
 from interp.vectors.by_query import by_query
@@ -57,7 +58,7 @@ CONTROLS = ("baseline", "other_relation", "shuffled_labels", "random_vector", "o
 
 
 @dataclass(frozen=True, eq=False)
-class TaskEvaluation:
+class TaskEvaluation(Saved, Displayed):
     """How each test prompt was answered, under each of `CONDITIONS`.
 
     Accuracies are means over queries, each the mean of its prompts, and intervals resample queries.
@@ -174,10 +175,6 @@ class TaskEvaluation:
             f"TaskEvaluation({self.relation}, layer {self.layer}: {told}; {self.verdict}; n = "
             f"{self.n} prompts of {self.queries} queries)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def evaluate(

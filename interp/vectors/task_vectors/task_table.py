@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,11 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed, as_html
 from interp.errors import TaskError
 from interp.models import Model
 from interp.plots import DIVERGING, MISSING
 from interp.progress import track
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.vectors.demonstrations import QA, Template
 from interp.vectors.relation import Relation, relation
@@ -29,7 +30,7 @@ COLORS = dict(zip((*SHOWN, "best control"), (MISSING, *DIVERGING[-2:], DIVERGING
 
 
 @dataclass(frozen=True, eq=False)
-class TaskTable:
+class TaskTable(Saved, Displayed):
     """How well task vectors do, relation by relation.
 
     Attributes:
@@ -137,10 +138,7 @@ class TaskTable:
     def _repr_html_(self) -> str:
         frame = self.to_frame()
         ends = [name for name in frame if name.endswith(("_low", "_high"))]
-        table = frame.drop(columns=ends).to_html(
-            index=False, float_format="{:.3f}".format, border=0
-        )
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
+        return as_html(self, frame.drop(columns=ends))
 
 
 def task_table(

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,12 +15,14 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine import run
 from interp.errors import VectorError
 from interp.models import Model
 from interp.plots import DIVERGING, MISSING
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.tasks import Task
 from interp.vectors.by_query import by_query
@@ -40,7 +41,7 @@ from interp.vectors.vector import Vector
 
 
 @dataclass(frozen=True, eq=False)
-class TaskVector:
+class TaskVector(Saved, Displayed):
     """What stands for a task at the separator, and at which layer it does the task best.
 
     Attributes:
@@ -193,10 +194,6 @@ class TaskVector:
             f"{len(self.asked)} prompts of {frame['queries'][0]} queries, "
             f"{self.provenance['model']})"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def task_vector(

@@ -17,7 +17,6 @@ small part of them need carry the skill.
 
 from __future__ import annotations
 
-import html
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine.anatomy import Part, anatomy
 from interp.errors import VectorError
 from interp.models import Model
@@ -37,6 +37,7 @@ from interp.plots.colors import DIVERGING, MISSING
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 from interp.vectors.weights.fine_tune import answer_loss, correct
@@ -50,7 +51,7 @@ Mask = Mapping[str, Bool[Tensor, "*shape"]]
 
 
 @dataclass(frozen=True, eq=False)
-class SkillMap:
+class SkillMap(Saved, Displayed):
     """How much of a skill is carried by how many parameters, and which.
 
     Attributes:
@@ -140,10 +141,6 @@ class SkillMap:
             f"{self.tuned.mean():.2f}; 95% of it in {told} of the parameters; "
             f"n = {len(self.base)} prompts)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.4f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def localize(

@@ -6,7 +6,6 @@ that with the worst, among those that keep 95% of the base's accuracy on the con
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +15,14 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.errors import VectorError
 from interp.models import Model
 from interp.plots.colors import DIVERGING
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
+from interp.saved import Saved
 from interp.stats import bootstrap_ci
 from interp.vectors.weights.fine_tune import correct
 from interp.vectors.weights.weight_vector import WeightVector
@@ -34,7 +35,7 @@ KEEP = 0.95
 
 
 @dataclass(frozen=True, eq=False)
-class WeightTuning:
+class WeightTuning(Saved, Displayed):
     """Accuracy on tasks along a weight vector.
 
     Attributes:
@@ -98,10 +99,6 @@ class WeightTuning:
             f"WeightTuning({self.vector} to {self.aim} {self.target}: lambda {self.lam:g}, "
             f"accuracy {before:.2f} becomes {after:.2f}; n = {n} prompts)"
         )
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format, border=0)
-        return f"<p><b>{html.escape(repr(self))}</b></p>{table}"
 
 
 def tune(

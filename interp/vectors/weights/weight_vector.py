@@ -16,12 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Bool
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from interp.display import Displayed
 from interp.engine.anatomy import anatomy
 from interp.errors import FileFormatError, VectorError
 from interp.models import Model, load
@@ -39,7 +41,7 @@ Coefficient = float | int | Mapping[int | str, float | int]
 
 
 @dataclass(frozen=True, eq=False)
-class WeightVector:
+class WeightVector(Displayed):
     """A difference between the weights of two models of one architecture.
 
     Tied weights are one parameter here, under the name that comes first in the model.
@@ -200,6 +202,14 @@ class WeightVector:
                 f"{self.name!r} starts from weights {self.base} and {other.name!r} from "
                 f"{other.base}; only vectors of one base can be combined."
             )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a parameter that changes: parameter, shape, norm."""
+        rows = [
+            (name, "x".join(map(str, delta.shape)), delta.norm().item())
+            for name, delta in self.deltas.items()
+        ]
+        return pd.DataFrame(rows, columns=["parameter", "shape", "norm"])
 
     def __repr__(self) -> str:
         base = self.provenance.get("model")

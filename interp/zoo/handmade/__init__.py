@@ -43,6 +43,7 @@ ALL: dict[str, Callable[[], Handmade]] = {
     "names_gqa": names_gqa,
     "function_vector_gqa": function_vector_gqa,
 }
+"""Every hand-compiled model, by its name."""
 
 __all__ = [
     "ALL",

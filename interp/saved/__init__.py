@@ -1,0 +1,8 @@
+"""Results as files: one safetensors file each, which names no code and is checked when read."""
+
+from __future__ import annotations
+
+from interp.saved.registry import KEPT_OUT, known, register
+from interp.saved.saved import FORMAT, Saved
+
+__all__ = ["FORMAT", "KEPT_OUT", "Saved", "known", "register"]
