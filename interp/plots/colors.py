@@ -2,7 +2,8 @@
 
 `SEQUENTIAL` runs from paper to ink with steadily falling lightness, so that it survives a grey
 photocopy; it is ColorBrewer's YlGnBu with a paler end. `DIVERGING` is ColorBrewer's RdBu: white at
-zero, red below and blue above, as TransformerLens users know it.
+zero, red below and blue above, as TransformerLens users know it. Each has a twin for dark pages, in
+which zero is dark.
 """
 
 from __future__ import annotations
@@ -34,6 +35,29 @@ DIVERGING = (
     "#053061",
 )
 MISSING = "#c9c9c9"
+SEQUENTIAL_DARK = (
+    "#202a36",
+    "#1d4159",
+    "#205d7c",
+    "#297e99",
+    "#3d9fa8",
+    "#6cc0ad",
+    "#a9ddb8",
+    "#e9f9d8",
+)
+DIVERGING_DARK = (
+    "#ffc3b3",
+    "#f58d73",
+    "#d15a45",
+    "#93392f",
+    "#552a2b",
+    "#262c36",
+    "#1f3f5e",
+    "#27628f",
+    "#3f8ec3",
+    "#79b8e6",
+    "#c4e2fb",
+)
 
 
 def blend(scale: Sequence[str], place: float) -> str:

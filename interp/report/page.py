@@ -1,129 +1,146 @@
-"""`build`: results in, one offline page out."""
+"""`build`: results in, one report out."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping
+import html
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from interp.circuits import Evaluation, Overlap
-from interp.engine import SweepResult
+from interp import __version__
 from interp.errors import InterpError
-from interp.heads import HeadAtlas, TrainingCurves
-from interp.report.atlas import atlas_section
-from interp.report.circuits import evaluation_section, overlap_section
-from interp.report.parts import Section
-from interp.report.sweep import sweep_section
-from interp.report.theme import scale_css
-from interp.report.training import curves_section
+from interp.report.export.html import to_html
+from interp.report.export.json_file import to_json
+from interp.report.export.markdown import to_markdown
+from interp.report.export.pdf import to_pdf
+from interp.report.parts import Section, listed, tally
+from interp.report.sections import section_of
 
-Result = HeadAtlas | SweepResult | TrainingCurves | Evaluation | Overlap
-"""What a report shows."""
+FRAME_HEIGHT = 700
 
 
 @dataclass(frozen=True)
 class Report:
-    """One page of HTML that needs nothing else: style, drawings and script are inside."""
+    """Claims with their evidence, as one file that needs nothing else.
+
+    Attributes:
+        title: Heading of the page.
+        facts: Labelled lines on the model, its weights, the prompts and this package.
+        sections: One for each result.
+    """
 
     title: str
-    html: str
+    facts: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
+
+    @property
+    def verdict(self) -> str:
+        """One line: `7 claims: 5 found, 1 doubtful, 1 not found.`"""
+        claims = [claim for section in self.sections for claim in section.claims]
+        if not claims:
+            return "No claims."
+        return f"{len(claims)} claim{'s' * (len(claims) > 1)}: {tally(claims)}."
+
+    @property
+    def html(self) -> str:
+        """One page: style, drawings, data and script are inside."""
+        return to_html(self)
+
+    @property
+    def json(self) -> str:
+        """Claims, tables and the numbers of all figures, as exact numbers."""
+        return to_json(self)
+
+    @property
+    def markdown(self) -> str:
+        """Claims and tables as GitHub shows them; figures as their numbers."""
+        return to_markdown(self)
 
     def save(self, path: str | Path) -> Path:
-        """Write the page, making folders as needed; returns the path."""
+        """Write the report, making folders as needed; returns the path.
+
+        Args:
+            path: Its ending says how: `.html`, `.json`, `.md`, or `.pdf`, which a Chromium, Chrome
+                or Edge on this machine prints.
+
+        Raises:
+            InterpError: Another ending, or no browser to print with.
+        """
         path = Path(path)
+        formats = {".html": "html", ".json": "json", ".md": "markdown"}
+        if path.suffix not in (*formats, ".pdf"):
+            raise InterpError(
+                f"{path.name!r} does not say how to save a report; end the name in .html, .json, "
+                ".md or .pdf."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.html, encoding="utf-8")
+        if path.suffix == ".pdf":
+            path.write_bytes(to_pdf(self.html))
+        else:
+            path.write_text(getattr(self, formats[path.suffix]), encoding="utf-8")
         return path
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{html.escape(self.html)}" title="{html.escape(self.title)}" '
+            f'sandbox="allow-scripts allow-downloads" width="100%" height="{FRAME_HEIGHT}" '
+            'style="border:0"></iframe>'
+        )
 
 
 def build(*results: object, title: str | None = None) -> Report:
     """A report of the results, in their order; no model is run.
 
-    An atlas of an untrained model, as `scan(model.untrained())` gives it, becomes the control of
-    the atlas of its model and has no section of its own.
+    A result that is the control or the evidence of another is shown with that one: the atlas of an
+    untrained model beside its model's, evaluations beside their circuits.
 
     Args:
-        results: `HeadAtlas`, `SweepResult`, `TrainingCurves`, `Evaluation` and `Overlap` objects.
-        title: heading of the page; the model's name by default.
+        results: What analyses return.
+        title: Heading of the page; the model's name by default.
 
     Raises:
         InterpError: no results, or something that a report cannot show.
     """
-    shown: list[Result] = []
-    for result in results:
-        if not isinstance(result, Result):
-            raise InterpError(
-                f"A report cannot show a {type(result).__name__}; pass a HeadAtlas, SweepResult, "
-                "TrainingCurves, Evaluation or Overlap."
-            )
-        shown.append(result)
-    if not shown:
+    if not results:
         raise InterpError("A report needs a result; pass a HeadAtlas or a SweepResult.")
-    controls = _controls([result for result in shown if isinstance(result, HeadAtlas)])
-    twins = {id(twin) for twin in controls.values()}
-    sections = [_section(result, controls) for result in shown if id(result) not in twins]
-    title = title or f"Inside {shown[0].provenance.get('model', 'the model')}"
-    return Report(title, _render(title, _subtitle(shown[0].provenance), sections))
+    found = [section_of(result, results) for result in results]
+    known = [
+        dict(getattr(result, "provenance", {}))
+        for result, section in zip(results, found, strict=True)
+        if section is not None
+    ]
+    title = title or f"Inside {known[0].get('model', 'the model')}"
+    return Report(title, _facts(known), tuple(each for each in found if each is not None))
 
 
-def _section(result: Result, controls: Mapping[int, HeadAtlas]) -> Section:
-    if isinstance(result, HeadAtlas):
-        return atlas_section(result, controls.get(id(result)))
-    if isinstance(result, TrainingCurves):
-        return curves_section(result)
-    if isinstance(result, Evaluation):
-        return evaluation_section(result)
-    return overlap_section(result) if isinstance(result, Overlap) else sweep_section(result)
-
-
-def _controls(atlases: list[HeadAtlas]) -> dict[int, HeadAtlas]:
-    """The atlas of the untrained twin of each atlas that has one, by the identity of the latter."""
-    return {
-        id(atlas): twin
-        for atlas in atlases
-        for twin in atlases
-        if str(twin.provenance.get("model")).startswith(
-            f"{atlas.provenance.get('model')} (untrained"
-        )
-        and twin.shape == atlas.shape
+def _facts(known: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """What the results were made from; several models or seeds stand side by side."""
+    lines: dict[str, list[str | None]] = {
+        "Model": [_model(each) for each in known],
+        "Weights hash": [each.get("weights_hash") for each in known],
+        "Number format": [_format(each) for each in known],
+        "Prompts": [_prompts(each) for each in known],
+        "Seed": [_seed(each) for each in known],
+        "Made by": [f"interp {__version__}"],
     }
+    distinct = {name: list(dict.fromkeys(filter(None, found))) for name, found in lines.items()}
+    return tuple((name, listed(found)) for name, found in distinct.items() if found)
 
 
-def _subtitle(known: Mapping[str, Any]) -> str:
-    facts = [f"Model {known.get('model', 'unknown')}"]
-    facts += [f"weights {known['weights_hash']}"] if known.get("weights_hash") else []
-    facts += [f"{known['dtype']} on {known['device']}"] if {"dtype", "device"} <= set(known) else []
-    return " · ".join(facts)
+def _model(known: Mapping[str, Any]) -> str | None:
+    name, revision = known.get("model"), known.get("revision")
+    return f"{name} at {revision}" if revision else name
 
 
-def _render(title: str, subtitle: str, sections: list[Section]) -> str:
-    folder = files("interp.report") / "template"
-    style = (folder / "style.css").read_text(encoding="utf-8") + scale_css()
-    script = (folder / "script.js").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
-    return template.render(
-        title=title,
-        subtitle=subtitle,
-        sections=sections,
-        style=Markup(style),
-        script=Markup(script),
-        policy=(
-            f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-            "img-src data:; base-uri 'none'; form-action 'none'"
-        ),
-    )
+def _format(known: Mapping[str, Any]) -> str | None:
+    return f"{known['dtype']} on {known['device']}" if {"dtype", "device"} <= set(known) else None
 
 
-def _hash(text: str) -> str:
-    """Names one inline block in the content-security policy, so that no other can run."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+def _prompts(known: Mapping[str, Any]) -> str | None:
+    return f"{known['n']} of {known.get('task') or 'its own'}" if known.get("n") else None
+
+
+def _seed(known: Mapping[str, Any]) -> str | None:
+    seed = known.get("seed", known.get("notes", {}).get("seed"))
+    return None if seed is None else str(seed)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
 
-Verdict = Literal["found", "not found", "doubtful"]
+from interp.plots.widget import Widget
+
+Verdict = Literal["found", "doubtful", "not found"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True)
@@ -23,40 +26,70 @@ class Claim:
     verdict: Verdict
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A drawing with its title and caption; `legend` is the colour scale, where it has one."""
-
-    title: str
-    drawing: Markup
-    caption: str
-    legend: Markup | None = None
+Cell = str | int | float
+"""Words, or a number, which the page rounds and the files keep whole."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells. The first column names its row; the others are numbers, set flush right."""
+    """The first column names its row; the others are set flush right.
+
+    Attributes:
+        caption: What it shows, with its n.
+        columns: One name a column.
+        rows: One cell a column.
+        digits: After the point, of numbers that are not whole.
+    """
 
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    digits: int = 2
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with its title and caption.
+
+    Attributes:
+        title, caption: Words above and below.
+        drawing: SVG, or a widget.
+        legend: The colour scale, where it has one.
+        data: Every number that is drawn: folded under the figure, and downloaded with it.
+        role: A control stands smaller beside the main figure; a wide one has a row of its own.
+    """
+
+    title: str
+    drawing: Markup | Widget
+    caption: str
+    legend: Markup | None = None
+    data: Table | None = None
+    role: Literal["main", "control", "wide"] = "main"
 
 
 @dataclass(frozen=True)
 class Block:
-    """One score: what it means, its picture, its best heads, its control, all its values."""
+    """One question: what the numbers mean, their pictures, and tables of the most telling."""
 
     heading: str
     meaning: str
-    figure: Figure
-    table: Table
-    control: Figure | None = None
-    values: Table | None = None
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
 class Section:
-    """One result: its claims, its blocks, what it cannot say, and how it was made."""
+    """One result: its claims, its blocks, what it cannot say, and how it was made.
+
+    Attributes:
+        heading, lead: What was asked, and how it was answered.
+        claims: What the numbers say; the first is the main one.
+        blocks: The evidence.
+        limits: What the numbers cannot say, and what failed.
+        provenance: Labelled lines on model, prompts and versions.
+        command: What makes the numbers again, in the shell or in Python.
+        baselines: What the model does clean, corrupt and ablated, where there is such a thing.
+    """
 
     heading: str
     lead: str
@@ -65,6 +98,7 @@ class Section:
     limits: tuple[str, ...]
     provenance: tuple[tuple[str, str], ...]
     command: str
+    baselines: Table | None = None
 
 
 LABELS = {
@@ -89,6 +123,13 @@ def provenance_rows(provenance: Mapping[str, Any]) -> tuple[tuple[str, str], ...
     return tuple(rows)
 
 
+def tally(claims: Sequence[Claim]) -> str:
+    """How many claims there are of each verdict: `5 found, 1 doubtful, 1 not found`."""
+    verdicts = [claim.verdict for claim in claims]
+    counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+
+
 def listed(names: list[str], *, most: int = 4) -> str:
     """Names as English: `1.3`, `1.3 and 2.0`, `1.3, 2.0, 2.1, 2.2 and 5 more`.
 
@@ -101,11 +142,8 @@ def listed(names: list[str], *, most: int = 4) -> str:
 
 def grid_table(caption: str, grid: Float[Tensor, "layer head"]) -> Table:
     """Every number of a layer x head grid, for reading, copying and screen readers."""
-    rows = (
-        (str(layer), *("" if math.isnan(v) else f"{v:.3f}" for v in row))
-        for layer, row in enumerate(grid.tolist())
-    )
-    return Table(caption, ("Layer", *map(str, range(grid.shape[1]))), tuple(rows))
+    rows = tuple((layer, *row) for layer, row in enumerate(grid.tolist()))
+    return Table(caption, ("Layer", *map(str, range(grid.shape[1]))), rows, digits=3)
 
 
 def of(n: int) -> str:
@@ -131,6 +169,19 @@ def interval(low: float, high: float, *, digits: int = 2) -> str:
     if not math.isfinite(low + high):
         return "no interval"
     return f"{number(low, digits=digits)} to {number(high, digits=digits)}"
+
+
+def cell(value: Cell, digits: int) -> str:
+    """What a table shows: words as they are, numbers rounded, nothing for what is missing.
+
+    >>> cell("5.1", 2), cell(7, 2), cell(-0.5, 2), cell(math.nan, 2)
+    ('5.1', '7', '−0.50', '')
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value}".replace("-", "−")
+    return number(value, digits=digits) if math.isfinite(value) else ""
 
 
 def number(value: float, *, sign: bool = False, digits: int = 2) -> str:

@@ -11,22 +11,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from interp.report import build
 from tests.browser.conftest import Page
+from tests.report.pages import HOSTILE, answering, numbers, report_of, stand_in
 from tests.report.results import atlas, sweep, untrained
 
 pytestmark = pytest.mark.browser
 
 Show = Callable[[str], Page]
-
-HOSTILE = [
-    "<script>window.hacked = 1</script>",
-    '"><img src=x onerror="window.hacked = 1">',
-    "'><svg onload=window.hacked=1>",
-    '<a href="javascript:window.hacked=1" autofocus onfocus="window.hacked=1">x</a>',
-    '</style><style>body{background:url("https://example.com/x")}</style>',
-    "</script><script>window.hacked = 1</script>",
-    "{{ 7*7 }}{% raw %}",
-    "\u202e\u0000\u200b<iframe src=https://example.com>",
-]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +121,9 @@ def test_pointing_at_a_cell_tells_its_number(show: Show, html: str) -> None:
 
 def test_all_values_unfold_as_a_table(show: Show, html: str) -> None:
     page = show(html)
-    table = page.driver.find_elements(By.CSS_SELECTOR, "details table")[2]  # induction
+    captions = page.driver.find_elements(By.CSS_SELECTOR, ".values caption")
+    told = [caption.get_attribute("textContent") for caption in captions]
+    table = captions[told.index("induction score of every head")].find_element(By.XPATH, "..")
     assert not table.is_displayed()
     page.run("arguments[0].closest('details').querySelector('summary').click()", table)
     assert table.is_displayed()
@@ -150,12 +142,40 @@ def test_hostile_text_does_nothing_but_stand_there(show: Show, text: str) -> Non
     )
     for element in page.driver.find_elements(By.CSS_SELECTOR, "[data-tip]")[:3]:
         ActionChains(page.driver).move_to_element(element).perform()
+    stands_as_text(page, text)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_tokens_do_nothing_in_tables_and_widgets(
+    show: Show, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    stand_in(monkeypatch)
+    cells = (text, 1.0, f"x{text}", *"abcdefg")
+    figure = answering(text)
+    page = show(report_of(numbers(*cells), figures=(figure,), name=text).html)
+    page.run(
+        """
+        document.querySelectorAll("details").forEach(details => { details.open = true; });
+        document.querySelectorAll("thead button").forEach(button => button.click());
+        const box = document.querySelector("input");
+        box.value = arguments[0];
+        box.dispatchEvent(new Event("input"));
+    """,
+        text.replace("\ud800", "?"),
+    )
+    token = page.run("return document.querySelector('.widget p').textContent")
+    assert token == text.replace("\ud800", "?")  # JSON keeps the zero byte
+    stands_as_text(page, text)
+
+
+def stands_as_text(page: Page, text: str) -> None:
+    """Nothing ran, nothing was loaded, and the heading is the text."""
     assert page.run("return window.hacked") is None
-    assert page.run("return document.scripts.length") == 1
-    foreign = "main img, main iframe, main a, main style, main [onload]"
+    assert page.run("return [...document.scripts].filter(s => s.type === '').length") == 1
+    foreign = "main img, main iframe, main style, main [onload], a:not([href^='#'])"
     assert page.run("return document.querySelectorAll(arguments[0]).length", foreign) == 0
     heading = page.driver.find_element(By.TAG_NAME, "h1").get_attribute("textContent") or ""
-    assert heading == text.replace("\u0000", "")  # which HTML does not know
+    assert heading == text.replace("\u0000", "").replace("\ud800", "?")
     quiet(page)
 
 
@@ -174,6 +194,6 @@ def test_print_is_black_on_white_without_what_only_a_screen_needs(show: Show, ht
     assert (
         page.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     )
-    for hidden in ("nav", "details"):
-        assert not page.driver.find_element(By.TAG_NAME, hidden).is_displayed()
+    for hidden in ("nav", ".values", ".save", ".skip"):
+        assert not page.driver.find_element(By.CSS_SELECTOR, hidden).is_displayed()
     assert page.driver.find_element(By.CSS_SELECTOR, "svg.heatmap").is_displayed()

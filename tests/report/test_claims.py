@@ -1,22 +1,29 @@
-"""The sentences of a report follow from the numbers, and are not surer than they are."""
+"""The sentences on an atlas follow from the numbers, and are not surer than they are."""
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
+
 import torch
 
-from interp.engine import SweepResult
-from interp.errors import InterpError
-from interp.heads import HeadAtlas, Score
-from interp.report.atlas import atlas_section
-from interp.report.parts import Claim
-from interp.report.sweep import sweep_section
-from interp.sites import MLP
-from tests.report.results import atlas, check, sweep, untrained
+from interp.heads import AttentionPatterns, HeadAtlas, Score
+from interp.plots.widget import Widget
+from interp.report.heads.atlas import atlas_section
+from interp.report.heads.attention import attention_section, patterns_for
+from interp.report.parts import Claim, Section
+from interp.sites import Head
+from tests.report.results import atlas, check, untrained
+
+
+def told(scanned: HeadAtlas, *others: object) -> Section:
+    section = atlas_section(scanned, [scanned, *others])
+    assert section is not None
+    return section
 
 
 def induction(scanned: HeadAtlas, control: HeadAtlas | None) -> Claim:
-    return atlas_section(scanned, control).claims[scanned.kinds.index("induction")]
+    section = told(scanned) if control is None else told(scanned, control)
+    return next(claim for claim in section.claims if "induction head" in claim.statement)
 
 
 def test_heads_beyond_threshold_and_control_are_found() -> None:
@@ -26,6 +33,12 @@ def test_heads_beyond_threshold_and_control_are_found() -> None:
     assert "1.3 at 0.93 (0.92 to 0.94) and 2.0 at 0.88 (0.87 to 0.89)" in claim.evidence
     assert "untrained twin at most 0.03" in claim.evidence
     assert claim.evidence.endswith("n\u00a0=\u00a010 prompts.")
+
+
+def test_what_was_found_is_told_first() -> None:
+    section = told(atlas({"induction": {"1.3": 0.93}}), untrained())
+    assert [claim.verdict for claim in section.claims[:2]] == ["found", "not found"]
+    assert section.claims[0].statement == "Head 1.3 is an induction head."
 
 
 def test_one_head_is_told_in_the_singular() -> None:
@@ -66,8 +79,8 @@ def test_a_score_that_random_weights_reach_too_is_doubtful() -> None:
 
 
 def test_a_missing_control_is_admitted() -> None:
-    section = atlas_section(atlas({"induction": {"1.3": 0.93}}), None)
-    assert "no untrained control" in section.claims[2].evidence
+    section = told(atlas({"induction": {"1.3": 0.93}}))
+    assert all("no untrained control" in claim.evidence for claim in section.claims)
     assert any("There is no untrained control" in limit for limit in section.limits)
 
 
@@ -101,68 +114,60 @@ def test_heads_that_matter_no_more_than_random_ones_are_doubtful() -> None:
 
 
 def test_what_was_not_measured_is_a_limit() -> None:
-    section = atlas_section(atlas(missing={"retrieval": "No words for it."}), untrained())
+    section = told(atlas(missing={"retrieval": "No words for it."}), untrained())
     assert "Not measured: retrieval. No words for it." in section.limits
 
 
-def test_the_largest_effect_is_told_with_clean_interval_and_the_other_heads() -> None:
-    claim = sweep_section(sweep({"1.3": -2.5, "0.1": 0.5})).claims[0]
-    assert claim.statement == (
-        "On ioi, removing head 1.3 lowers logit_diff the most: from 4.00 to 1.50 logits."
+def test_the_control_has_no_section_of_its_own() -> None:
+    assert atlas_section(untrained(), [atlas(), untrained()]) is None
+
+
+def patterns(*heads: str, **provenance: Any) -> AttentionPatterns:
+    """Of one prompt of two tokens, by the model of `atlas`."""
+    known = {"model": "toy", "weights_hash": "0123456789abcdef", "task": "ioi"}
+    return AttentionPatterns(
+        tuple(Head(*map(int, head.split("."))) for head in heads),
+        (("a", "b"),),
+        (torch.tensor([[[1.0, 0.0], [0.75, 0.25]]]).expand(len(heads), 2, 2),),
+        known | provenance,
     )
-    assert claim.verdict == "found"
-    assert claim.evidence.startswith("Effect −2.50 (−2.5")
-    assert "a head picked at random: median 0.00, nine in ten between" in claim.evidence
 
 
-def test_an_effect_within_those_of_all_heads_is_doubtful() -> None:
-    every = {f"{layer}.{head}": -1.0 for layer in range(3) for head in range(4)}
-    assert sweep_section(sweep(every)).claims[0].verdict == "doubtful"
+def test_an_atlas_shows_where_its_named_heads_look() -> None:
+    seen = patterns("0.0", "1.3")
+    section = told(atlas({"induction": {"1.3": 0.93}}), seen)
+    block = section.blocks[-1]
+    assert block.heading == "Attention of 1.3"
+    assert "1 more heads were looked at, and are left out" in block.meaning
+    drawing = block.figures[0].drawing
+    assert isinstance(drawing, Widget)
+    assert list(drawing.data["prompts"][0]["patterns"]) == ["1.3"]
+    assert attention_section(seen, [atlas(), seen]) is None
 
 
-def test_an_effect_of_zero_is_doubtful() -> None:
-    assert sweep_section(sweep()).claims[0].verdict == "doubtful"
-
-
-@pytest.mark.parametrize(("metric", "needed"), [("logit_diff", "Red"), ("loss", "Blue")])
-def test_colours_are_explained_by_the_metric(metric: str, needed: str) -> None:
-    section = sweep_section(sweep({"1.3": -2.5}, metric=metric))
-    assert f"{needed}: the model needs the head for this." in section.blocks[0].meaning
-
-
-def test_a_sweep_tells_the_python_that_repeats_it() -> None:
-    assert sweep_section(sweep()).command.splitlines() == [
-        "model = interp.load('toy')",
-        "prompts = interp.tasks.get('ioi').sample(model, n=10, seed=0, split='test')",
-        "interp.ablate(model, prompts, method='zero', metric='logit_diff')",
-    ]
-
-
-def test_sweeps_over_other_sites_are_refused() -> None:
-    over_heads = sweep()
-    mixed = SweepResult(
-        (MLP(0), *over_heads.sites[1:]),
-        over_heads.values,
-        over_heads.clean,
-        "logit_diff",
-        "zero",
-        over_heads.provenance,
+def test_attention_alone_has_a_section_that_claims_nothing() -> None:
+    seen = patterns("0.0", "1.3")
+    section = attention_section(seen, [seen])
+    assert section is not None
+    assert section.claims == ()
+    assert section.heading == "Where heads look, on ioi"
+    (figure,) = section.blocks[0].figures
+    assert figure.data is not None
+    assert figure.data.rows[0] == ("0.0", 0, 0, "a", 0, "a", 1.0)
+    assert "interp.heads.attention_patterns(model, prompts, ['0.0', '1.3'], limit=1)" in (
+        section.command
     )
-    with pytest.raises(InterpError, match="draws sweeps over heads, and m0 is not a head"):
-        sweep_section(mixed)
 
 
-def test_effects_on_what_is_zero_when_clean_have_no_share() -> None:
-    had = sweep({"1.3": 2.0}, metric="kl")
-    flat = SweepResult(
-        had.sites, had.values - had.clean, torch.zeros(10), "kl", "zero", had.provenance
-    )
-    assert "Share of clean" in sweep_section(had).blocks[0].table.columns
-    assert "Share of clean" not in sweep_section(flat).blocks[0].table.columns
+def test_attention_of_another_model_stands_alone() -> None:
+    seen, other = patterns("0.0"), patterns("0.0", weights_hash="fedcba9876543210")
+    assert patterns_for([other, seen], atlas().provenance) is seen
+    assert attention_section(other, [atlas(), other, seen]) is not None
+    assert len(told(atlas(), other).blocks) == len(told(atlas()).blocks)
 
 
-def test_small_effects_have_the_digits_that_they_need() -> None:
-    section = sweep_section(sweep({"1.3": -0.0025}, metric="prob", noise=0.001))
-    assert section.blocks[0].table.rows[0][:2] == ("1.3", "−0.0025")
-    assert "from 4.0000 to 3.9975 probability" in section.claims[0].statement
-    assert ">−.0025</text>" in section.blocks[0].figure.drawing
+def test_a_second_look_at_the_same_model_is_not_lost() -> None:
+    first, second = patterns("0.0"), patterns("1.3", task="repeated_tokens")
+    section = attention_section(second, [atlas(), first, second])
+    assert section is not None
+    assert section.heading == "Where heads look, on repeated_tokens"

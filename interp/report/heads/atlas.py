@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
-from interp.heads import KINDS, HeadAtlas, Score
+from interp.heads import KINDS, AttentionPatterns, HeadAtlas, Score
 from interp.heads import Claim as Check
-from interp.report import svg
+from interp.report.drawing import svg
+from interp.report.heads.attention import attention_block, patterns_for
 from interp.report.parts import (
+    VERDICTS,
     Block,
     Claim,
     Figure,
@@ -26,10 +30,18 @@ WHOLE = (0.0, 1.0)
 """Scores are shares: one colour scale for every kind, so that heatmaps compare."""
 
 
-def atlas_section(atlas: HeadAtlas, control: HeadAtlas | None) -> Section:
-    """Claims, heatmaps and tables of an atlas; `control` is that of the untrained twin."""
+def atlas_section(atlas: HeadAtlas, results: Sequence[object] = ()) -> Section | None:
+    """Claims, heatmaps and tables of an atlas, beside the atlas of its model's untrained twin.
+
+    None for the untrained twin of another atlas of the report: it is that one's control.
+    """
+    others = [result for result in results if isinstance(result, HeadAtlas)]
+    if any(_is_twin(atlas, other) for other in others):
+        return None
+    control = next((other for other in others if _is_twin(other, atlas)), None)
     layers, heads = atlas.shape
     model = atlas.provenance.get("model", "the model")
+    claims = [_claim(atlas, control, kind) for kind in atlas.kinds]
     return Section(
         heading="What each head does",
         lead=(
@@ -37,8 +49,11 @@ def atlas_section(atlas: HeadAtlas, control: HeadAtlas | None) -> Section:
             "behaviour. The heads named after a kind are then taken out together, on the task that "
             "they are said to serve, and compared with as many random heads."
         ),
-        claims=tuple(_claim(atlas, control, kind) for kind in atlas.kinds),
-        blocks=tuple(_block(atlas, control, kind) for kind in atlas.kinds),
+        claims=tuple(sorted(claims, key=lambda claim: VERDICTS.index(claim.verdict))),
+        blocks=(
+            *(_block(atlas, control, kind) for kind in atlas.kinds),
+            *_attention(atlas, patterns_for(results, atlas.provenance)),
+        ),
         limits=(
             "A score says what a head attends to or writes; only taking it out shows whether that "
             "matters, and then for one task.",
@@ -50,6 +65,12 @@ def atlas_section(atlas: HeadAtlas, control: HeadAtlas | None) -> Section:
         provenance=provenance_rows(atlas.provenance),
         command=str(atlas.provenance.get("command", "")),
     )
+
+
+def _is_twin(twin: HeadAtlas, atlas: HeadAtlas) -> bool:
+    """Whether one atlas is of the untrained twin of the other's model."""
+    name = f"{atlas.provenance.get('model')} (untrained"
+    return str(twin.provenance.get("model")).startswith(name) and twin.shape == atlas.shape
 
 
 def _claim(atlas: HeadAtlas, control: HeadAtlas | None, kind: str) -> Claim:
@@ -158,29 +179,46 @@ def _block(atlas: HeadAtlas, control: HeadAtlas | None, kind: str) -> Block:
     return Block(
         heading=f"{kind.capitalize()} heads",
         meaning=f"The score is the {KINDS[kind].meaning} ({_sources(kind)}).{by_chance}",
-        figure=Figure(
-            str(atlas.provenance.get("model", "model")),
-            svg.heatmap(
-                grid,
-                label=f"{kind} score of every head, layer by head. Best: {top['head'].iloc[0]} "
-                f"with {number(top['score'].iloc[0])}. All values are in the table below.",
-                tips=tips,
-                limits=WHOLE,
+        figures=(
+            Figure(
+                str(atlas.provenance.get("model", "model")),
+                svg.heatmap(
+                    grid,
+                    label=f"{kind} score of every head, layer by head. Best: {top['head'].iloc[0]} "
+                    f"with {number(top['score'].iloc[0])}. All values are in the table below.",
+                    tips=tips,
+                    limits=WHOLE,
+                ),
+                "Rows are layers, columns are heads.",
+                svg.legend("0 or less", "1 or more"),
+                grid_table(f"{kind} score of every head", grid),
             ),
-            "Rows are layers, columns are heads.",
-            svg.legend("0 or less", "1 or more"),
+            *([] if _floor(control, kind) is None else [_control(control, kind, names)]),
         ),
-        control=None if _floor(control, kind) is None else _control(control, kind, names),
-        table=Table(
-            f"Strongest heads, {_of(score)}",
-            ("Head", "Score", "95% interval"),
-            tuple(
-                (str(row["head"]), number(row["score"]), interval(row["ci_low"], row["ci_high"]))
-                for _, row in top.iterrows()
+        tables=(
+            Table(
+                f"Strongest heads, {_of(score)}",
+                ("Head", "Score", "95% interval"),
+                tuple(
+                    (str(row["head"]), float(row["score"]), interval(row["ci_low"], row["ci_high"]))
+                    for _, row in top.iterrows()
+                ),
             ),
         ),
-        values=grid_table(f"{kind} score of every head", grid),
     )
+
+
+def _attention(atlas: HeadAtlas, patterns: AttentionPatterns | None) -> tuple[Block, ...]:
+    """Where the named heads look; all heads that were looked at, if none of them is named."""
+    if patterns is None:
+        return ()
+    named = [head for head in atlas.labels() if head in patterns.heads]
+    left = len(patterns.heads) - len(named)
+    if not named or not left:
+        return (attention_block(patterns),)
+    block = attention_block(patterns.select(named))
+    also = f" {left} more heads were looked at, and are left out: they are named after no kind."
+    return (replace(block, meaning=block.meaning + also),)
 
 
 def _sources(kind: str) -> str:
@@ -205,6 +243,8 @@ def _control(control: HeadAtlas | None, kind: str, names: list[list[str]]) -> Fi
         ),
         f"Same shape, random weights. Largest: {best['head']} at {number(best['score'])} "
         f"({interval(best['ci_low'], best['ci_high'])}), {_of(control.score(kind))}.",
+        data=grid_table(f"{kind} score of every head of the untrained twin", grid),
+        role="control",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.heads import KINDS, TrainingCurves
-from interp.report import svg
+from interp.report.drawing import svg
 from interp.report.parts import (
     Block,
     Claim,
@@ -24,7 +25,7 @@ from interp.report.parts import (
 )
 
 
-def curves_section(curves: TrainingCurves) -> Section:
+def curves_section(curves: TrainingCurves, results: Sequence[object] = ()) -> Section:
     """Phase changes as claims, and a drawing of every curve."""
     changes = curves.phase_changes().set_index("curve")
     return Section(
@@ -66,31 +67,39 @@ def _block(curves: TrainingCurves, name: str, change: pd.Series) -> Block:
     low, high = (math.log(max(change[end], first / 2)) for end in ("ci_low", "ci_high"))
     band = (low, high) if change["found"] else None
     mean = curves.curves[name].mean(dim=1).tolist()
-    rows = [(str(step), number(value)) for step, value in zip(curves.steps, mean, strict=True)]
+    rows = [(step, value) for step, value in zip(curves.steps, mean, strict=True)]
     return Block(
         heading=name.capitalize() if leader is None else f"{name.capitalize()} heads",
         meaning=_meaning(name),
-        figure=Figure(
-            str(curves.provenance.get("model", "model")),
-            svg.lines(
-                lines,
-                names,
-                places,
-                label=f"{name} over training, from {number(mean[0])} to {number(mean[-1])}. All "
-                "values are in the table below.",
-                first=f"step {curves.steps[0]}",
-                last=f"step {curves.steps[-1]} (logarithmic)",
-                band=band,
+        figures=(
+            Figure(
+                str(curves.provenance.get("model", "model")),
+                svg.lines(
+                    lines,
+                    names,
+                    places,
+                    label=f"{name} over training, from {number(mean[0])} to {number(mean[-1])}. "
+                    "All values are in the table below.",
+                    first=f"step {curves.steps[0]}",
+                    last=f"step {curves.steps[-1]} (logarithmic)",
+                    band=band,
+                ),
+                (
+                    "The mean over samples"
+                    if leader is None
+                    else f"All heads; head {leader} is strong"
+                )
+                + ("; the band is the interval of the change." if band else "."),
+                data=Table(f"{name} at every checkpoint", ("Step", "Mean"), tuple(rows)),
             ),
-            ("The mean over samples" if leader is None else f"All heads; head {leader} is strong")
-            + ("; the band is the interval of the change." if band else "."),
         ),
-        table=Table(
-            f"Every sixth checkpoint, {of(curves.curves[name].shape[1])}",
-            ("Step", "Mean"),
-            tuple(rows[:: max(1, len(rows) // 6)]),
+        tables=(
+            Table(
+                f"Every sixth checkpoint, {of(curves.curves[name].shape[1])}",
+                ("Step", "Mean"),
+                tuple(rows[:: max(1, len(rows) // 6)]),
+            ),
         ),
-        values=Table(f"{name} at every checkpoint", ("Step", "Mean"), tuple(rows)),
     )
 
 

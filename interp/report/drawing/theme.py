@@ -9,32 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from interp.plots.colors import DIVERGING, SEQUENTIAL, blend, luminance
+from interp.plots.colors import (
+    DIVERGING,
+    DIVERGING_DARK,
+    SEQUENTIAL,
+    SEQUENTIAL_DARK,
+    blend,
+    luminance,
+)
 
 STEPS = 40
-SEQUENTIAL_DARK = (
-    "#202a36",
-    "#1d4159",
-    "#205d7c",
-    "#297e99",
-    "#3d9fa8",
-    "#6cc0ad",
-    "#a9ddb8",
-    "#e9f9d8",
-)
-DIVERGING_DARK = (
-    "#ffc3b3",
-    "#f58d73",
-    "#d15a45",
-    "#93392f",
-    "#552a2b",
-    "#262c36",
-    "#1f3f5e",
-    "#27628f",
-    "#3f8ec3",
-    "#79b8e6",
-    "#c4e2fb",
-)
 
 
 def color_class(value: float, low: float, high: float, *, diverging: bool) -> str:
@@ -51,15 +35,18 @@ def color_class(value: float, low: float, high: float, *, diverging: bool) -> st
 
 def scale_css() -> str:
     """Rules for every step of both scales in both themes, with a text colour that reads on it."""
-    light = _rules("s", SEQUENTIAL) + _rules("d", DIVERGING)
-    dark = _rules("s", SEQUENTIAL_DARK) + _rules("d", DIVERGING_DARK)
-    return f"{light}\n@media screen and (prefers-color-scheme:dark){{\n{dark}}}\n"
+    return _rules("s", SEQUENTIAL, SEQUENTIAL_DARK) + _rules("d", DIVERGING, DIVERGING_DARK)
 
 
-def _rules(prefix: str, scale: Sequence[str]) -> str:
+def _rules(prefix: str, light: Sequence[str], dark: Sequence[str]) -> str:
     rules = []
     for step in range(STEPS + 1):
-        color = blend(scale, step / STEPS)
-        ink = "#10161d" if luminance(color) > 0.2 else "#f7fafc"
-        rules.append(f".{prefix}{step}{{fill:{color}}}.{prefix}{step}+.number{{fill:{ink}}}")
+        day, night = (blend(scale, step / STEPS) for scale in (light, dark))
+        ink = f"light-dark({_ink(day)},{_ink(night)})"
+        rules.append(f".{prefix}{step}{{fill:light-dark({day},{night})}}")
+        rules.append(f".{prefix}{step}+.number{{fill:{ink}}}")
     return "\n".join(rules) + "\n"
+
+
+def _ink(color: str) -> str:
+    return "#10161d" if luminance(color) > 0.2 else "#f7fafc"

@@ -10,11 +10,13 @@ from jaxtyping import Float
 from markupsafe import Markup, escape
 from torch import Tensor
 
+from interp.report.drawing.theme import STEPS, color_class
 from interp.report.parts import number
-from interp.report.theme import STEPS, color_class
 
 LEFT, TOP = 26, 22
 """Room for the layer and head numbers."""
+LETTER, SLANT_RISE, SLANT_RUN = 8, 4.5, 5.0
+"""Pixels that a letter of a name takes: level, and how far a slanted one goes up and right."""
 
 
 def heatmap(
@@ -26,31 +28,41 @@ def heatmap(
     diverging: bool = False,
     digits: int = 2,
     small: bool = False,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Markup:
     """A layer x head grid, layer 0 on top, with the numbers written in where they fit.
 
     Args:
-        grid: the numbers; NaN is drawn hatched.
+        grid: the numbers; NaN is drawn grey.
         label: what a screen reader says in place of the picture.
         tips: text shown when a cell is pointed at.
         limits: values at the two ends of the colour scale.
         diverging: a scale centred on zero.
         digits: after the point, of the numbers written in.
         small: half size without numbers, for a control beside its result.
+        rows, columns: names in place of layer and head numbers, such as tokens or tasks.
     """
     layers, heads = grid.shape
     width, height = (18, 14) if small else _cell(heads)
     written = not small and width >= 28
+    rows = [clipped(name) for name in rows or map(str, range(layers))]
+    columns = [clipped(name) for name in columns or map(str, range(heads))]
+    slanted = any(len(name) * LETTER > width for name in columns)
+    left = max(LEFT, 12 + LETTER * max(map(len, rows)))
+    top = max(TOP, 12 + round(SLANT_RISE * max(map(len, columns)))) if slanted else TOP
     parts = [
-        _text("tick", LEFT + (head + 0.5) * width, TOP - 8, str(head))
-        for head in range(0, heads, _stride(width, 18))
+        _slanted(left + (head + 0.5) * width, top - 6, columns[head])
+        if slanted
+        else _text("tick", left + (head + 0.5) * width, top - 8, columns[head])
+        for head in range(0, heads, _stride(width, 14 if slanted else 18))
     ]
     for layer, (row, row_tips) in enumerate(zip(grid.tolist(), tips, strict=True)):
-        y = TOP + layer * height
+        y = top + layer * height
         if layer % _stride(height, 14) == 0:
-            parts.append(_text("tick layer", LEFT - 8, y + height / 2 + 4, str(layer)))
+            parts.append(_text("tick layer", left - 8, y + height / 2 + 4, rows[layer]))
         for head, (value, tip) in enumerate(zip(row, row_tips, strict=True)):
-            x = LEFT + head * width
+            x = left + head * width
             shade = color_class(value, *limits, diverging=diverging)
             parts.append(
                 f'<rect class="{shade}" x="{x}" y="{y}" width="{width - 1}" height="{height - 1}" '
@@ -59,7 +71,8 @@ def heatmap(
             if written:
                 middle = x + (width - 1) / 2
                 parts.append(_text("number", middle, y + height / 2 + 3.5, short(value, digits)))
-    return _svg(LEFT + heads * width, TOP + layers * height, label, parts, "heatmap")
+    over = round(SLANT_RUN * len(columns[-1])) if slanted else 0
+    return _svg(left + heads * width + over, top + layers * height, label, parts, "heatmap")
 
 
 def legend(low: str, high: str, *, diverging: bool = False, middle: str = "") -> Markup:
@@ -96,11 +109,13 @@ def strip(
             f'data-tip="{escape(name)}: {number(value, sign=True, digits=digits)} {escape(unit)}"/>'
         )
     labelled: list[float] = []
+    longest = max(map(len, names))
     for i in values.abs().argsort(descending=True)[:4].tolist():
         x = place(values[i].item())
-        if all(abs(x - other) > 28 for other in labelled):
+        if all(abs(x - other) > max(28, LETTER * longest) for other in labelled):
             labelled.append(x)
-            parts.append(_text("name", x, middle - 13, names[i]))
+            half = LETTER * len(names[i]) / 2
+            parts.append(_text("name", min(max(x, half), width - half), middle - 13, names[i]))
     for value in sorted({low, 0.0, high}):
         written = number(value, sign=True, digits=digits) if value else "0"
         parts.append(_text("tick", place(value), middle + 24, written))
@@ -192,6 +207,21 @@ def all_tips(
 
 def _text(kind: str, x: float | int, y: float | int, words: str) -> str:
     return f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(words)}</text>'
+
+
+def _slanted(x: float | int, y: float | int, words: str) -> str:
+    return f'<text class="tick slanted" transform="translate({x:g} {y:g}) rotate(-42)">' + (
+        f"{escape(words)}</text>"
+    )
+
+
+def clipped(name: str, most: int = 18) -> str:
+    """A name that fits beside a drawing; its tips and tables have all of it.
+
+    >>> clipped("colored_objects"), clipped("a name that is far too long")
+    ('colored_objects', 'a name that is fa…')
+    """
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _cell(heads: int) -> tuple[int, int]:

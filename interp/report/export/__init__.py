@@ -1,0 +1,1 @@
+"""A report as a page, as JSON, as Markdown and on paper."""
