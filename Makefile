@@ -8,7 +8,7 @@ BIN = .venv/bin
 READY = .venv/.ready
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo docs notebooks test lint bench clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1  \t/p' $(MAKEFILE_LIST)
@@ -25,11 +25,18 @@ lint: $(READY)  ## style, types and import floors
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo --no-cache
 
+docs: $(READY)  ## build the API reference, docs/_build/index.html, and docs/shell.md
+	@$(BIN)/python docs/commands.py
+	@$(BIN)/python docs/build.py
+
+notebooks: $(READY)  ## run every notebook, and keep what comes out
+	@$(BIN)/python notebooks/execute.py
+
 bench: $(READY)  ## run every benchmark
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 clean:  ## remove .venv and every cache
-	@rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Seed
+from interp.cli import complete, names
+from interp.cli.options import (
+    Ablation,
+    AsJson,
+    Device,
+    DType,
+    MetricName,
+    ModelName,
+    Revision,
+    Save,
+    Seed,
+    TaskName,
+)
 
 if TYPE_CHECKING:
     from interp.circuits import Circuit, Evaluation
@@ -21,12 +33,12 @@ else:
 
 def circuit(
     model: ModelName,
-    task: Annotated[
-        str,
-        typer.Option(help="A task, a relation, or two of the same inputs: antonym/comparative."),
-    ],
+    task: TaskName,
     method: Annotated[
-        str, typer.Option(help="eap-ig-inputs, eap, eap-ig-activations, exact, acdc, nap-ig, ...")
+        str,
+        typer.Option(
+            help=f"{', '.join(names.CIRCUIT_METHODS)}.", autocompletion=complete.circuit_methods
+        ),
     ] = "eap-ig-inputs",
     size: Annotated[
         str, typer.Option(help="Edges (or nodes) to keep: a number, or a share such as 0.05.")
@@ -34,11 +46,12 @@ def circuit(
     threshold: Annotated[
         float | None, typer.Option(help="Keep scores from this on instead; tau of acdc.")
     ] = None,
-    select: Annotated[str, typer.Option(help="top, greedy or threshold.")] = "top",
-    metric: Annotated[str, typer.Option(help="logit_diff, log_prob, prob, ...")] = "logit_diff",
-    ablation: Annotated[
-        str, typer.Option(help="Of what is outside: counterfactual, mean, zero, resample.")
-    ] = "counterfactual",
+    select: Annotated[
+        str,
+        typer.Option(help=f"{', '.join(names.SELECTIONS)}.", autocompletion=complete.selections),
+    ] = "top",
+    metric: MetricName = "logit_diff",
+    ablation: Ablation = "counterfactual",
     n: Annotated[int, typer.Option(min=2, help="Prompts to find it on, and to judge it on.")] = 32,
     atlas: Annotated[
         Path | None, typer.Option(help="A head atlas whose kinds label the heads.")
@@ -48,15 +61,21 @@ def circuit(
     dtype: DType = None,
     revision: Revision = None,
     as_json: AsJson = False,
+    save: Save = None,
     out: Annotated[Path | None, typer.Option(help="Write the circuit here, as JSON.")] = None,
 ) -> None:
     """Find the circuit of a task, and judge it on other prompts.
 
     It is found on prompts of the task's training split and judged on its test split, beside random
     circuits of the same size.
+
+    Examples:
+    interp circuit polymath --task ioi --out ioi.json
+    interp circuit polymath --task retrieval --method acdc --threshold 0.05
     """
     from interp.circuits import discover, evaluate
     from interp.cli import show
+    from interp.cli.keep import keep
     from interp.models import load
 
     show.say(f"Loading {model}")
@@ -85,7 +104,9 @@ def circuit(
     evaluation = evaluate(loaded, judged_on, found, ablation=ablation, metric=metric, seed=seed)
     if out is not None:
         found.save(out)
-        typer.echo(f"Wrote {out}", err=True)
+        show.wrote(out)
+    about = evaluation.provenance | {"command": command}
+    keep(save, circuit=found, evaluation=replace(evaluation, provenance=about))
     if as_json:
         show.print_json(
             {

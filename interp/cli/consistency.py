@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Seed
+from interp.cli import complete
+from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Save, Seed
 
 if TYPE_CHECKING:
     from interp.consistency.result import Consistency
@@ -19,9 +20,12 @@ else:
 
 def consistency(
     model: ModelName,
-    task: Annotated[str, typer.Option(help="coin_flip, or ontology: made-up classes.")] = (
-        "coin_flip"
-    ),
+    task: Annotated[
+        str,
+        typer.Option(
+            help="coin_flip, or ontology: made-up classes.", autocompletion=complete.reasoning
+        ),
+    ] = "coin_flip",
     questions: Annotated[
         Path | None,
         typer.Option(help='Instead: JSON lines {"question": ..., "answer": ...[, "labels": []]}.'),
@@ -43,11 +47,21 @@ def consistency(
     dtype: DType = None,
     revision: Revision = None,
     as_json: AsJson = False,
+    save: Save = None,
     out: Annotated[Path | None, typer.Option(help="Write here, as JSON or .parquet.")] = None,
 ) -> None:
-    """Score sampled paths to answers by internal consistency, and let them vote by it."""
+    """Score answers by how far the layers agree, and vote by it.
+
+    Paths to answers are sampled; every layer is asked for its answer; the paths whose layers agree
+    weigh more in the vote. Votes without weights, and by probability, stand beside it.
+
+    Examples:
+    interp consistency polymath --flips 6 --temperature 1.5
+    interp consistency ./model --questions questions.jsonl --n 100
+    """
     from interp import tasks
     from interp.cli import show
+    from interp.cli.keep import keep
     from interp.consistency.json_lines import read_questions
     from interp.consistency.measure import measure
     from interp.consistency.ontology import Ontology
@@ -73,7 +87,6 @@ def consistency(
         max_new_tokens=max_new_tokens,
         rationale=rationale,
         seed=seed,
-        progress=not as_json,
     )
     source = f"--task {task}"
     if questions is not None:
@@ -86,7 +99,8 @@ def consistency(
     found = replace(found, provenance=found.provenance | {"command": command})
     if out is not None:
         found.save(out)
-        typer.echo(f"Wrote {out}", err=True)
+        show.wrote(out)
+    keep(save, consistency=found)
     if as_json:
         show.print_json(
             {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.options import AsJson, Device, DType, ModelName, Revision
+from interp.cli import complete, names
+from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Save, Seed
 
 if TYPE_CHECKING:
     from interp.lens.lens import Lens
@@ -28,7 +31,11 @@ def lens(
     ] = None,
     k: Annotated[int, typer.Option(min=1, help="Likeliest words to keep.")] = 5,
     value: Annotated[
-        str, typer.Option(help="Told in each cell: prob, rank, kl, entropy, max_prob, ...")
+        str,
+        typer.Option(
+            help=f"Told in each cell: {', '.join(names.STATISTICS)}.",
+            autocompletion=complete.statistics,
+        ),
     ] = "max_prob",
     target: Annotated[
         str | None, typer.Option(help="A word whose rank and prob are told; else the next one.")
@@ -43,11 +50,12 @@ def lens(
     train: Annotated[
         int | None, typer.Option(min=1, help="Train a tuned lens first, for so many steps.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the documents to train on.")] = 0,
+    seed: Seed = 0,
     device: Device = None,
     dtype: DType = None,
     revision: Revision = None,
     as_json: AsJson = False,
+    save: Save = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the reading here: .json or .parquet.")
     ] = None,
@@ -55,8 +63,16 @@ def lens(
         Path | None, typer.Option(help="Write the heatmap of the first text here, as a page.")
     ] = None,
 ) -> None:
-    """Read texts through the logit lens or a tuned lens: the likeliest word of every layer."""
+    """Tell what every layer would say if it were the last.
+
+    Texts are read through the logit lens or a tuned lens; each layer gives its likeliest word.
+
+    Examples:
+    interp lens polymath "List: Mon, Tue, Wed,"
+    interp lens polymath "List: Mon, Tue, Wed," --value rank --target Thu
+    """
     from interp.cli import show
+    from interp.cli.keep import keep
     from interp.lens.read import read
     from interp.lens.reading import known
     from interp.models import load
@@ -72,13 +88,18 @@ def lens(
         layers=None if layers is None else read_layers(layers),
         target=target,
     )
+    given = {"layers": layers, "target": target, "tuned": tuned, "train": train}
+    told = "".join(f" --{x} {shlex.quote(str(y))}" for x, y in given.items() if y is not None)
+    command = f"interp lens {shlex.join([model, *text])}{told} --k {k} --seed {seed}"
+    reading = replace(reading, provenance=reading.provenance | {"command": command})
     if out is not None:
         reading.save(out)
-        typer.echo(f"Wrote {out}", err=True)
+        show.wrote(out)
+    keep(save, reading=reading)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
         reading.plot(value).write_html(html, include_plotlyjs=True)
-        typer.echo(f"Wrote {html}", err=True)
+        show.wrote(html)
     if as_json:
         show.print_json(
             {
@@ -104,6 +125,7 @@ def read_layers(text: str) -> list[int]:
 
 def _lens(model: Model, path: Path | None, steps: int | None, seed: int) -> Lens | None:
     """The tuned lens that is asked for; None for the logit lens."""
+    from interp.cli import show
     from interp.lens.lens_file import load_lens, save_lens
     from interp.lens.published import load_published
     from interp.lens.tuned import tuned_lens
@@ -112,7 +134,7 @@ def _lens(model: Model, path: Path | None, steps: int | None, seed: int) -> Lens
         made = tuned_lens(model, steps=steps, seed=seed)
         if path is not None:
             save_lens(made, path)
-            typer.echo(f"Wrote {path}", err=True)
+            show.wrote(path)
         return made
     if path is None:
         return None

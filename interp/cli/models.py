@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from interp.cli.options import AsJson
 
 
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List the models that ship with the package."""
+def models(as_json: AsJson = False) -> None:
+    """List the models that ship with the package.
+
+    Examples:
+    interp models
+    interp models --json
+    """
     from interp.cli import show
     from interp.resources import data_dir
 

@@ -8,34 +8,44 @@ from typing import Annotated
 
 import typer
 
-from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Seed
+from interp.cli import complete, names
+from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Save, Seed, TaskName
 
 
 def probe(
     model: ModelName,
-    task: Annotated[str, typer.Option(help="A task or a relation; see `interp.tasks.names()`.")],
+    task: TaskName,
     position: Annotated[
         str, typer.Option(help="A role of the task, or a number; -1 is the last token.")
     ] = "END",
     label: Annotated[
         str, typer.Option(help="What is probed: answer, template, or the words of a role.")
     ] = "answer",
-    kind: Annotated[str, typer.Option(help="resid, attn_out or mlp_out.")] = "resid",
+    kind: Annotated[
+        str,
+        typer.Option(help=f"{', '.join(names.STREAMS)}.", autocompletion=complete.streams),
+    ] = "resid",
     n: Annotated[int, typer.Option(min=10, help="Prompts; four in ten are judged on.")] = 300,
     seed: Seed = 0,
     device: Device = None,
     dtype: DType = None,
     revision: Revision = None,
     as_json: AsJson = False,
+    save: Save = None,
     out: Annotated[Path | None, typer.Option(help="Write the result here: .json.")] = None,
 ) -> None:
     """Probe every layer for a label of the prompts.
 
     Beside the accuracy stand the same probes on random labels of words (control), on shuffled
     labels, and of the model with random weights.
+
+    Examples:
+    interp probe polymath --task coin_flip
+    interp probe polymath --task ioi --label IO --position S2
     """
     from interp import tasks
     from interp.cli import show
+    from interp.cli.keep import keep
     from interp.models import load
     from interp.probes import linear
     from interp.probes.labels import task_labels
@@ -54,7 +64,8 @@ def probe(
     result = replace(result, provenance=result.provenance | {"label": label, "command": command})
     if out is not None:
         result.save(out)
-        typer.echo(f"Wrote {out}", err=True)
+        show.wrote(out)
+    keep(save, probes=result)
     frame = result.to_frame()
     if as_json:
         told = {"classes": list(result.classes), "layers": frame.to_dict("records")}

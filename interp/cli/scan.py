@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Seed
+from interp.cli import complete
+from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Save, Seed
 
 if TYPE_CHECKING:
     from interp.heads import HeadAtlas
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 def scan(
     model: ModelName,
     kinds: Annotated[
-        str | None, typer.Option(help="Some kinds, with commas between; all by default.")
+        str | None,
+        typer.Option(
+            help="Some kinds, with commas between; all by default.", autocompletion=complete.kinds
+        ),
     ] = None,
     n: Annotated[
         int | None, typer.Option(min=1, help="Samples of each score; as published by default.")
@@ -38,6 +42,7 @@ def scan(
     dtype: DType = None,
     revision: Revision = None,
     as_json: AsJson = False,
+    save: Save = None,
     html: Annotated[Path | None, typer.Option(help="Write a report here, as one page.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the whole atlas here: JSON, or .parquet.")
@@ -46,7 +51,7 @@ def scan(
         Path | None, typer.Option(help="Write what formed into this model card (Markdown).")
     ] = None,
 ) -> None:
-    """Score every attention head of a model by what it does, and check that it matters.
+    """Score every head by what it does, and check that it matters.
 
     The heads named after a kind are taken out together, on the task that they are said to serve,
     and compared with as many random heads.
@@ -54,8 +59,14 @@ def scan(
     Kinds: previous-token, duplicate-token, induction, current-token, first-token, prefix-matching,
     copying, successor, retrieval, name-copying, name-suppressing, name-mover, copy-suppression,
     s-inhibition, function-vector.
+
+    Examples:
+    interp scan polymath
+    interp scan gpt2 --kinds induction,name-mover --html gpt2.html
+    interp scan induction --checkpoints data/models/induction
     """
     from interp.cli import show
+    from interp.cli.keep import keep
     from interp.errors import MetricError
     from interp.heads import scan as scan_heads
     from interp.models import load
@@ -63,7 +74,12 @@ def scan(
     wanted = None if kinds is None else [kind.strip() for kind in kinds.split(",")]
     options: dict[str, Any] = {"n": n, "seed": seed}
     if checkpoints is not None:
-        _scan_checkpoints(model, checkpoints, wanted, options, device, dtype, as_json, html, out)
+        for name, value in (("revision", revision), ("threshold", threshold), ("card", card)):
+            if value is not None:
+                raise typer.BadParameter(f"--{name} means nothing with --checkpoints.")
+        _scan_checkpoints(
+            model, checkpoints, wanted, options, device, dtype, as_json, save, html, out
+        )
         return
     show.say(f"Loading {model}")
     loaded = load(model, device=device, dtype=dtype, revision=revision)
@@ -76,17 +92,18 @@ def scan(
             twin = scan_heads(loaded.untrained(), atlas.kinds, check=False, **options)
     if out is not None:
         atlas.save(out)
-        typer.echo(f"Wrote {out}", err=True)
+        show.wrote(out)
+    keep(save, atlas=atlas, **({} if twin is None else {"untrained": twin}))
     if html is not None:
         from interp.report import build
 
         build(atlas, *([] if twin is None else [twin])).save(html)
-        typer.echo(f"Wrote {html}", err=True)
+        show.wrote(html)
     if card is not None:
         from interp.heads.card import write_section
 
         write_section(atlas, card)
-        typer.echo(f"Wrote {card}", err=True)
+        show.wrote(card)
     if as_json:
         show.print_json(summary(atlas, twin, top=top, threshold=threshold))
     else:
@@ -101,11 +118,13 @@ def _scan_checkpoints(
     device: str | None,
     dtype: str | None,
     as_json: bool,
+    save: Path | None,
     html: Path | None,
     out: Path | None,
 ) -> None:
     """Curves over training, and where they turn."""
     from interp.cli import show
+    from interp.cli.keep import keep
     from interp.heads import checkpoints, over_training
 
     points = checkpoints(folder, device=device, dtype=dtype)
@@ -117,12 +136,13 @@ def _scan_checkpoints(
     )
     if out is not None:
         curves.save(out)
-        typer.echo(f"Wrote {out}", err=True)
+        show.wrote(out)
+    keep(save, curves=curves)
     if html is not None:
         from interp.report import build
 
         build(curves, title=f"{model} over training").save(html)
-        typer.echo(f"Wrote {html}", err=True)
+        show.wrote(html)
     changes = curves.phase_changes()
     if as_json:
         records = changes.to_dict("records")

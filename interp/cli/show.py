@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -27,6 +28,22 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str) 
     for row in rows:
         shown.add_row(*row)
     console.print(shown)
+
+
+written: list[Path] = []
+"""The files that the command now running has written."""
+
+
+def wrote(path: Path) -> None:
+    """Say which file was written, on stderr."""
+    written.append(path)
+    typer.echo(f"Wrote {path}", err=True)
+
+
+def kept() -> str:
+    """What is left of a command that was stopped."""
+    files = ", ".join(str(path) for path in written)
+    return f"{files} had been written; nothing else is kept." if files else "nothing is kept."
 
 
 def say(message: str) -> None:

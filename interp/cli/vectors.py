@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Seed
+from interp.cli import complete
+from interp.cli.command import Command
+from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Save, Seed
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from interp.models import Model
     from interp.vectors.vector import Vector
 else:
-    pd = Any
     Model = Vector = Any
 
 
@@ -29,34 +28,46 @@ class MakeByDefault(TyperGroup):
             args = ["make", *args]
         return super().parse_args(ctx, args)
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *self.commands["make"].params[0].shell_complete(ctx, incomplete),  # a MODEL
+        ]
+
 
 vectors = typer.Typer(
     cls=MakeByDefault,
     no_args_is_help=True,
     help="Find the vector of a task or a behavior, and write with it.\n\n"
     "`interp vectors MODEL ...` is `interp vectors make MODEL ...`.",
-    epilog="Start with: interp vectors polymath --task antonym --out v.safetensors",
+    epilog="Begin with: interp vectors polymath --task antonym --out v.safetensors",
 )
 
 
-@vectors.command()
+@vectors.command(cls=Command)
 def make(
     model: ModelName,
     task: Annotated[
         str,
         typer.Option(
             help='A relation such as antonym, or a JSON file of {"input", "output"}; to steer, '
-            'also a task, or JSON lines of {"prompt", "positive", "negative"}.'
+            'also a task, or JSON lines of {"prompt", "positive", "negative"}.',
+            autocompletion=complete.tasks,
         ),
     ],
     method: Annotated[
-        str, typer.Option(help="task (Hendel), function (Todd), learned, or steering.")
+        str,
+        typer.Option(
+            help="task (Hendel), function (Todd), learned, or steering.",
+            autocompletion=complete.vector_methods,
+        ),
     ] = "task",
     against: Annotated[
         str | None,
         typer.Option(
             help="Another relation of the same inputs: what to steer away from, or what misleading "
-            "demonstrations show (function; by default the task's own with answers shuffled)."
+            "demonstrations show (function; by default the task's own with answers shuffled).",
+            autocompletion=complete.tasks,
         ),
     ] = None,
     layer: Annotated[
@@ -72,10 +83,19 @@ def make(
     dtype: DType = None,
     revision: Revision = None,
     as_json: AsJson = False,
+    save: Save = None,
     out: Annotated[Path | None, typer.Option(help="Write the vector here: .safetensors.")] = None,
 ) -> None:
-    """Find the vector of a task, and judge it on queries it has not seen, beside its controls."""
+    """Find the vector of a task, and judge it beside its controls.
+
+    It is judged on queries that it has not seen.
+
+    Examples:
+    interp vectors polymath --task antonym --out v.safetensors
+    interp vectors polymath --task antonym --method function --against comparative
+    """
     from interp.cli import show
+    from interp.cli.keep import keep
     from interp.models import load
 
     show.say(f"Loading {model}")
@@ -83,13 +103,15 @@ def make(
     show.say(f"Finding the {method} vector of {task}")
     given = {"shots": shots, "against": against, "layer": layer, "steps": steps}
     options = {name: value for name, value in given.items() if value is not None}
-    vector, judged, title = find_vector(loaded, task, method, n, seed, options)
+    vector, made, judged = find_vector(loaded, task, method, n, seed, options)
     told = "".join(f" --{name} {value}" for name, value in options.items())
     command = f"interp vectors {model} --task {task} --method {method}{told} --n {n} --seed {seed}"
-    vector = replace(vector, provenance=vector.provenance | {"command": command})
+    vector = _with(vector, command)
     if out is not None:
         vector.save(out)
-        typer.echo(f"Wrote {out}", err=True)
+        show.wrote(out)
+    keep(save, vector=vector, found=_with(made, command), judged=_with(judged, command))
+    frame = judged.to_frame()
     if as_json:
         show.print_json(
             {
@@ -98,19 +120,19 @@ def make(
                 "operation": vector.operation,
                 "position": vector.position,
                 "scale": vector.scale,
-                "judged": judged.to_dict("records"),
+                "judged": frame.to_dict("records"),
                 "provenance": vector.provenance,
             }
         )
     else:
-        rows = [[_cell(value) for value in row] for row in judged.itertuples(index=False)]
-        show.table(list(judged.columns), rows, title=title)
+        rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
+        show.table(list(frame.columns), rows, title=repr(judged))
 
 
 def find_vector(
     model: Model, task: str, method: str, n: int, seed: int, options: dict[str, Any]
-) -> tuple[Vector, pd.DataFrame, str]:
-    """The vector, a table of what it does beside its controls, and the line above the table.
+) -> tuple[Vector, Any, Any]:
+    """The vector, the result that it comes from, and that of judging it beside its controls.
 
     Raises VectorError for an unknown method, and for an option that it does not take.
     """
@@ -134,9 +156,9 @@ def find_vector(
 def _task(model: Model, task: str, n: int, seed: int, options: dict[str, Any]) -> Any:
     from interp.vectors.task_vectors.task_vector import task_vector
 
-    made = task_vector(model, task, seed=seed, progress=False, **options)
+    made = task_vector(model, task, seed=seed, **options)
     judged = made.evaluate(model, n=n, seed=seed)
-    return made.vector, judged.to_frame(), repr(judged)
+    return made.vector, made, judged
 
 
 def _function(model: Model, task: str, n: int, seed: int, options: dict[str, Any]) -> Any:
@@ -145,16 +167,16 @@ def _function(model: Model, task: str, n: int, seed: int, options: dict[str, Any
 
     layer, other = options.pop("layer", None), options.pop("against", None)
     made = function_vector(model, task, other=other, seed=seed, **options)
-    judged = inject(model, made, layer=layer, n=n, seed=seed, progress=False)
-    return made.vector(judged.layer), judged.to_frame(), repr(judged)
+    judged = inject(model, made, layer=layer, n=n, seed=seed)
+    return made.vector(judged.layer), made, judged
 
 
 def _learned(model: Model, task: str, n: int, seed: int, options: dict[str, Any]) -> Any:
     from interp.vectors.learned.learn import learn_vector
 
-    made = learn_vector(model, task, seed=seed, progress=False, **options)
-    judged = made.evaluate(model, n=n, progress=False)
-    return made.vector, judged.to_frame(), repr(judged)
+    made = learn_vector(model, task, seed=seed, **options)
+    judged = made.evaluate(model, n=n)
+    return made.vector, made, judged
 
 
 def _steering(model: Model, task: str, n: int, seed: int, options: dict[str, Any]) -> Any:
@@ -168,12 +190,12 @@ def _steering(model: Model, task: str, n: int, seed: int, options: dict[str, Any
         behavior = read_contrasts(task, seed=seed)
     else:
         behavior = from_task(model, task, n=n, seed=seed)
-    made = steering_vector(model, behavior, layer=options.get("layer"), seed=seed, progress=False)
-    judged = strength_sweep(model, made, seed=seed, progress=False)
-    return made.vector, judged.to_frame(), repr(judged)
+    made = steering_vector(model, behavior, layer=options.get("layer"), seed=seed)
+    judged = strength_sweep(model, made, seed=seed)
+    return made.vector, made, judged
 
 
-@vectors.command()
+@vectors.command(cls=Command)
 def apply(
     model: ModelName,
     file: Annotated[Path, typer.Argument(metavar="VECTOR", help="What --out wrote.")],
@@ -186,8 +208,8 @@ def apply(
     ] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to write.")] = 20,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the most likely token.")] = 0.0,
-    n: Annotated[int, typer.Option(min=1, help="Texts to write from each prompt.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    paths: Annotated[int, typer.Option(min=1, help="Texts to write from each prompt.")] = 1,
+    seed: Seed = 0,
     device: Device = None,
     dtype: DType = None,
     revision: Revision = None,
@@ -197,6 +219,10 @@ def apply(
 
     It enters at the last token of the prompt; a steering vector at all that is written too. Both
     columns are drawn with the same random numbers.
+
+    Examples:
+    interp vectors apply polymath v.safetensors "Q: hot\\nA:"
+    interp vectors apply polymath v.safetensors "Q: hot\\nA:" --scale -2 --json
     """
     from interp.cli import show
     from interp.generation import generate
@@ -208,12 +234,12 @@ def apply(
         vector = vector.scaled(scale)
     show.say(f"Loading {model}")
     loaded = load(model, device=device, dtype=dtype, revision=revision)
-    options: dict[str, Any] = {"n": n, "max_new_tokens": max_new_tokens, "seed": seed}
+    options: dict[str, Any] = {"n": paths, "max_new_tokens": max_new_tokens, "seed": seed}
     options["temperature"] = temperature
     steered = vector.generate(loaded, texts, **options)
     plain = generate(loaded, texts, **options)
     rows = [
-        {"prompt": texts[i // n], "path": i % n, "without": plain.texts[i], "with": text}
+        {"prompt": texts[i // paths], "path": i % paths, "without": plain.texts[i], "with": text}
         for i, text in enumerate(steered.texts)
     ]
     if as_json:
@@ -223,6 +249,11 @@ def apply(
     columns = ("prompt", "without", "with")
     shown = [[str(row[column]).replace("\n", r"\n") for column in columns] for row in rows]
     show.table(("prompt", "without", "with the vector"), shown, title=str(vector))
+
+
+def _with(result: Any, command: str) -> Any:
+    """The result, which says what command makes it again."""
+    return replace(result, provenance=result.provenance | {"command": command})
 
 
 def _cell(value: Any) -> str:

@@ -6,25 +6,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.options import AsJson, Device, DType, Revision
+from interp.cli import complete
+from interp.cli.options import AsJson, Device, DType, ModelName, Revision
 
 if TYPE_CHECKING:
     from interp.heads.facts import Verification
 
 
 def verify(
-    facts: Annotated[str, typer.Argument(metavar="FACTS", help="Whose facts: gpt2.")],
-    model: Annotated[
-        str | None, typer.Option(help="Directory or hub name of the weights; FACTS by default.")
+    model: ModelName,
+    facts: Annotated[
+        str | None,
+        typer.Option(help="Whose facts: gpt2; MODEL's by default.", autocompletion=complete.facts),
     ] = None,
     device: Device = None,
     dtype: DType = None,
     revision: Revision = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check what is published about the heads of a model on its weights.
+    """Check on its weights what is published about a model.
 
     Ends with code 1 if anything does not hold.
+
+    Examples:
+    interp verify gpt2
+    interp verify ./my-gpt2 --facts gpt2 --json
     """
     from interp.cli import show
     from interp.errors import ModelError, did_you_mean
@@ -32,12 +38,15 @@ def verify(
     from interp.heads.gpt2_facts import SHEETS
     from interp.models import load
 
-    if facts not in SHEETS:
-        raise ModelError(f"There are no facts about {facts!r}: {did_you_mean(facts, SHEETS)}")
-    source = model or facts
-    show.say(f"Loading {source}")
-    loaded = load(source, device=device, dtype=dtype, revision=revision)
-    found = verify_facts(loaded, SHEETS[facts])
+    whose = facts or model
+    if whose not in SHEETS:
+        raise ModelError(
+            f"There are no facts about {whose!r}: {did_you_mean(whose, SHEETS)} Name them with "
+            "--facts."
+        )
+    show.say(f"Loading {model}")
+    loaded = load(model, device=device, dtype=dtype, revision=revision)
+    found = verify_facts(loaded, SHEETS[whose])
     if as_json:
         show.print_json(summary(found))
     else:

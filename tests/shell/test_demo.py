@@ -11,11 +11,19 @@ def test_the_demo_ends_with_the_path_of_its_report(interp: Shell, tmp_path: Path
     ended = interp("demo", "--out", "somewhere")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
-    *table, last = ended.stdout.splitlines()
+    *told, last = ended.stdout.splitlines()
     assert last == str(Path("somewhere") / "report.html")
     html = (tmp_path / last).read_text(encoding="utf-8")
     assert "Inside polymath" in html
-    assert "induction heads." in html
-    assert "On ioi, removing head" in html
-    assert any(line.startswith("induction ") for line in table)
+    for section in (
+        "What each head does",
+        "What breaks when a head is removed, on ioi",
+        "The circuit of ioi in polymath",
+        "What tasks share",
+        "Does the task vector of antonym do its task in polymath?",
+        "Do the layers of polymath agree when it is right? (coin_flip)",
+    ):
+        assert section in told
+        assert section in html.replace("&#39;", "'")
+    assert any(line.startswith("found ") and "induction heads." in line for line in told)
     assert "\x1b" not in ended.stdout

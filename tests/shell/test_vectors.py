@@ -40,7 +40,7 @@ def test_a_steering_vector_is_made_and_applied(inside: Shell, steering: Path):
         "went",
     )
     assert told["vector"]["weights_hash"] == told["provenance"]["weights_hash"]
-    options = ("--scale", "-2", "--n", "2", "--temperature", "1", "--max-new-tokens", "3")
+    options = ("--scale", "-2", "--paths", "2", "--temperature", "1", "--max-new-tokens", "3")
     table = inside("vectors", "apply", "polymath", str(steering), r"Q: eat\nA:", *options)
     assert table.returncode == 0, table.stderr
     assert table.stdout.count(r"Q: eat\nA:") == 2

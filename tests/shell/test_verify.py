@@ -32,7 +32,7 @@ def two_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_facts_that_do_not_hold_end_with_code_1(inside: Shell, weights: str) -> None:
-    ended = inside("verify", "gpt2", "--model", weights)
+    ended = inside("verify", weights, "--facts", "gpt2")
     assert ended.returncode == 1
     assert ended.stderr == ""
     assert f"0 of 2 facts hold in {weights}" in ended.stdout
@@ -44,7 +44,7 @@ def test_facts_that_do_not_hold_end_with_code_1(inside: Shell, weights: str) -> 
 
 
 def test_json_has_every_number(inside: Shell, weights: str) -> None:
-    ended = inside("verify", "gpt2", "--model", weights, "--json")
+    ended = inside("verify", weights, "--facts", "gpt2", "--json")
     assert ended.returncode == 1
     told = json.loads(ended.stdout)
     assert told["holds"] is False
@@ -59,8 +59,8 @@ def test_json_has_every_number(inside: Shell, weights: str) -> None:
     ("arguments", "message"),
     [
         (("gtp2",), "There are no facts about 'gtp2': did you mean gpt2?"),
-        (("gpt2", "--model", "polymath"), "polymath has 6 layers of 8 heads and the facts are"),
-        (("gpt2", "--model", "./nowhere"), "there is no directory './nowhere'"),
+        (("polymath", "--facts", "gpt2"), "polymath has 6 layers of 8 heads and the facts are"),
+        (("./nowhere", "--facts", "gpt2"), "there is no directory './nowhere'"),
     ],
 )
 def test_what_cannot_be_verified_ends_in_one_line(

@@ -1,0 +1,80 @@
+"""How every command ends: its errors, a signal, a pipe that nobody reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from interp.cli import show
+from interp.errors import InterpError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. What is kept after Ctrl-C is kept after it too."""
+
+
+class Shell(TyperGroup):
+    """Ends what the user can mend as one line, and with a code that says how.
+
+    An `InterpError`, or a file that cannot be written, is told in one sentence on stderr, and with
+    `--json` on stdout too. Any other error is a bug and keeps its traceback. A command that keeps
+    something when it is stopped says so in the KeyboardInterrupt that it raises again.
+    """
+
+    def main(self, *args: Any, **given: Any) -> Any:
+        try:
+            return super().main(*args, **given)
+        finally:
+            _flush()
+
+    def invoke(self, ctx: Any) -> Any:
+        as_json = "--json" in ctx.args
+        show.written.clear()
+        try:
+            with _terminable():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            typer.echo(f"Stopped: {str(stop) or show.kept()}", err=True)
+            raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from stop
+        except (InterpError, OSError) as error:
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
+                raise
+            message = " ".join(str(error).split())
+            typer.echo(f"Error: {message}", err=True)
+            if as_json:
+                show.print_json({"error": message, "kind": type(error).__name__})
+            raise typer.Exit(1) from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does."""
+
+    def stop(*_: Any) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _flush() -> None:
+    """Write what is left, and end quietly if the reader of the pipe has gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
