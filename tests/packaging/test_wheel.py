@@ -91,10 +91,10 @@ def test_an_installed_wheel_lists_the_embedded_models(installed: Path, tmp_path:
     assert {model["name"] for model in json.loads(listed)} == shipped
 
 
-@pytest.mark.slow
-def test_an_installed_wheel_runs_the_demo(installed: Path, tmp_path: Path) -> None:
-    said = run(sys.executable, "-m", "interp", "demo", cwd=tmp_path, path=installed)
-    assert (tmp_path / said.splitlines()[-1]).is_file()
+def test_an_installed_wheel_sweeps_and_reports(installed: Path, tmp_path: Path) -> None:
+    for command in ("sweep polymath --task ioi --n 8 --out run", "report run --out report.html"):
+        run(sys.executable, "-m", "interp", *command.split(), cwd=tmp_path, path=installed)
+    assert "On ioi, removing head" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_checkout_finds_its_own_folders(tmp_path: Path) -> None:

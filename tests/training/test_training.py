@@ -20,7 +20,7 @@ from interp.errors import TrainingError
 from interp.training import RECIPES, loop, release, train
 from interp.training.recipes import untrained
 
-STEPS = "160"
+STEPS = "110"
 
 
 def command(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -211,7 +211,7 @@ def inject(
     function.vector(0).require(model)
     vectors["random heads"] = _of_random_heads(model, function, draws, seed)
     vectors["random"] = random_draws(function.direction, draws, seed)
-    return compare(
+    judged = compare(
         model,
         function.relation,
         vectors,
@@ -225,6 +225,7 @@ def inject(
         seed=seed,
         progress=progress,
     )
+    return replace(judged, provenance=judged.provenance | {"function": function.options})
 
 
 def compare(
@@ -301,7 +302,6 @@ def compare(
             relation=judged.name,
             layer=best,
             vectors=list(vectors),
-            function=function.options,
             vector_seed=seed,
         ),
     )

@@ -13,7 +13,7 @@ then v becomes the function vector itself; `cosine` says how near it came.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -124,6 +124,8 @@ def reconstruction(
         seed=seed,
         progress=progress,
     )
+    asked = injection.provenance | {"function": function.options}
+    injection = replace(injection, provenance=asked)
     cosine = torch.cosine_similarity(vectors, function.direction[None], dim=-1)
     return Reconstruction(vectors, found, cosine, count, injection)
 
