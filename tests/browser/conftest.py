@@ -1,4 +1,4 @@
-"""Chromium without a window, and a page opened in it from disk."""
+"""Chromium without a window and without a network, and a page opened in it from disk."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_network_conditions(offline=True, latency=0, throughput=0)
     yield driver
     driver.quit()
 

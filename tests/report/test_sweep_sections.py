@@ -99,6 +99,17 @@ def test_the_largest_of_many_that_do_nothing_is_doubtful() -> None:
         assert sweep_section(replace(noise, values=values)).claims[0].verdict == "doubtful"
 
 
+def test_sites_at_which_nothing_happened_are_named() -> None:
+    moved = {f"{layer}.{head}": -1.0 for layer in range(3) for head in range(4)}
+    told = [
+        dict(sweep_section(sweep(some, noise=0.0)).provenance) for some in (moved, {"1.3": -1.0})
+    ]
+    assert told[0]["Changes without any effect"] == "none of 12"
+    assert told[1]["Changes without any effect"].startswith(
+        "11 of 12: 0.0, 0.1, 0.2, 0.3 and 7 more"
+    )
+
+
 def test_no_effect_at_all_is_not_found() -> None:
     claim = sweep_section(sweep(noise=0.0)).claims[0]
     assert (claim.statement, claim.verdict) == ("On ioi, no head changes logit_diff.", "not found")

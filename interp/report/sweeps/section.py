@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from interp.engine import SweepResult
-from interp.report.parts import Block, Section, of, provenance_rows
+from interp.report.parts import Block, Section, listed, of, provenance_rows
 from interp.report.sweeps.claim import Largest, claim_of, largest, shares
 from interp.report.sweeps.command import command_of
 from interp.report.sweeps.pictures import baselines_of, figures_of, top_table
@@ -33,10 +33,20 @@ def sweep_section(sweep: SweepResult, results: Sequence[object] = ()) -> Section
         claims=(claim_of(sweep, best),),
         blocks=(_block(sweep, best),),
         limits=tuple(_limits(sweep)),
-        provenance=provenance_rows(sweep.provenance),
+        provenance=(
+            *provenance_rows(sweep.provenance),
+            ("Changes without any effect", _idle(sweep)),
+        ),
         command=command_of(sweep),
         baselines=baselines_of(sweep, best),
     )
+
+
+def _idle(sweep: SweepResult) -> str:
+    """The sites at which the change moved the metric of no prompt by a single bit."""
+    still = (sweep.effects == 0).all(dim=-1).tolist()
+    names = [str(site) for site, idle in zip(sweep.sites, still, strict=True) if idle]
+    return f"{len(names) or 'none'} of {len(still)}{f': {listed(names)}' if names else ''}"
 
 
 def _heading(sweep: SweepResult) -> str:
