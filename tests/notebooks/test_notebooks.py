@@ -81,6 +81,13 @@ def test_it_is_small_and_says_nothing_of_the_machine(name, execute):
 
 
 @each
+def test_it_begins_with_its_title_and_its_question(name):
+    first, *_ = committed(name).cells
+    assert re.match(r"# [^#\n]+\n\n", first.source)
+    assert "\n**Question.** " in first.source
+
+
+@each
 def test_its_links_lead_somewhere(name):
     for cell in committed(name).cells:
         if cell.cell_type == "markdown":
