@@ -124,7 +124,7 @@ def test_bad_input_gets_one_clear_sentence(whole: Path, tmp_path: Path) -> None:
         train("polymat")
     with pytest.raises(TrainingError, match="steps=0 trains nothing; use 1 or more"):
         train("induction", steps=0)
-    with pytest.raises(TrainingError, match="holds a run with steps=160 and not 170"):
+    with pytest.raises(TrainingError, match=f"holds a run with steps={STEPS} and not 170"):
         train("induction", steps=170, out=whole)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(TrainingError, match="holds files that are no training run"):
