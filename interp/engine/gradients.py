@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -164,9 +165,9 @@ def forward(
         if replaced is not None:  # first, so that the others see what takes its place
             hooks.enter_context(part_at(body, replaced[0]).hook(_give(replaced[1])))
         for address in dict.fromkeys(keep):
-            hooks.enter_context(part_at(body, address).hook(_keep(kept, address, tokens)))
+            hooks.enter_context(part_at(body, address).hook(partial(_keep, kept, address, tokens)))
         for address in dict.fromkeys(wanted):
-            hooks.enter_context(part_at(body, address).hook(_mark(edges, address)))
+            hooks.enter_context(part_at(body, address).hook(partial(_mark, edges, address)))
         logits = replay.call(tokens)[:, -1]
     return Run(logits, kept, edges)
 
@@ -274,19 +275,16 @@ def _give(value: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _keep(
-    kept: dict[Address, Tensor], address: Address, tokens: Int[Tensor, "prompts pos"]
-) -> Callable[[Tensor], None]:
-    def keep(found: Tensor) -> None:
-        kept[address] = found.detach().clone().reshape(*tokens.shape, -1)
+    kept: dict[Address, Tensor],
+    address: Address,
+    tokens: Int[Tensor, "prompts pos"],
+    found: Tensor,
+) -> None:
+    kept[address] = found.detach().clone().reshape(*tokens.shape, -1)
 
-    return keep
 
-
-def _mark(edges: dict[Address, GradientEdge], address: Address) -> Callable[[Tensor], Tensor]:
-    def mark(found: Tensor) -> Tensor:
-        own = found.clone()  # what other modules make of the same tensor is not counted
-        if own.requires_grad:
-            edges[address] = get_gradient_edge(own)
-        return own
-
-    return mark
+def _mark(edges: dict[Address, GradientEdge], address: Address, found: Tensor) -> Tensor:
+    own = found.clone()  # what other modules make of the same tensor is not counted
+    if own.requires_grad:
+        edges[address] = get_gradient_edge(own)
+    return own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -33,14 +34,13 @@ class Recorder(Cache):
 
     def __init__(self, n_layers: int) -> None:
         self.kept: list[Pair | None] = [None] * n_layers
-        super().__init__(layers=[_Layer(0, self._keeper(layer)) for layer in range(n_layers)])
+        super().__init__(
+            layers=[_Layer(0, partial(self._keep, layer)) for layer in range(n_layers)]
+        )
 
-    def _keeper(self, layer: int) -> Answer:
-        def keep(keys: Tensor, values: Tensor) -> Pair:
-            self.kept[layer] = (keys, values)
-            return keys, values
-
-        return keep
+    def _keep(self, layer: int, keys: Tensor, values: Tensor) -> Pair:
+        self.kept[layer] = (keys, values)
+        return keys, values
 
 
 class _Layer(CacheLayerMixin):
