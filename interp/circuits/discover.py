@@ -124,6 +124,7 @@ def discover(
         sweep = scores or _sweep(model, prompts, method, metric, steps, progress)
         index = shape.node_index if method in NODES else shape.edge_index
         means = torch.full((len(index),), math.nan, dtype=torch.float64)
+        # the index is by node or by edge, as the sites of the sweep are
         rows = [index[site] for site in sweep.sites]  # type: ignore[index]
         means[rows] = sweep.effects.double().nanmean(dim=-1).cpu()
         harm = -means if name in LESS_IS_BETTER else means

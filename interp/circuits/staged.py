@@ -137,6 +137,7 @@ class Stages(Saved, Displayed):
         for stage in self.stages:
             grid = torch.full((self.shape.n_layers, self.shape.n_heads), torch.nan)
             for sender, score in zip(stage.sweep.sites, stage.scores.tolist(), strict=True):
+                # senders are heads
                 grid[sender.layer, sender.head] = score  # type: ignore[attr-defined]
             grids[_shortened(stage.name)] = grid
         return head_grids(

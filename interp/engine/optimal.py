@@ -73,6 +73,7 @@ class _Fitter:
         self.opened = [sources.open(group) for group in some]
         self.jobs = [each.jobs(interventions) for each in self.opened]
         self.constants = {
+            # what stands in for an output always has a value
             (job.index, place, number): change.value().clone().requires_grad_()  # type: ignore[union-attr]
             for job in self.jobs[0]
             for place, changes in job.changes.items()

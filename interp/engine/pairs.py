@@ -115,6 +115,7 @@ def sweep_pairs(
     try:
         table.compute(progress=progress)
     except (InterpError, KeyboardInterrupt) as error:
+        # an attribute that these errors have only here
         error.partial = result()  # type: ignore[union-attr]
         raise
     return result()

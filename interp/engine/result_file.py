@@ -68,6 +68,7 @@ def _opened(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("interp", "{}"))
+            # an open file is no mapping: without keys() it cannot be gone through
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise FileFormatError(f"{path} cannot be read ({error}); run the sweep again.") from error

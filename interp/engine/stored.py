@@ -186,6 +186,7 @@ def edits_hash(interventions: Sequence[Intervention]) -> str:
         for edit in intervention.edits:
             values = ", ".join(
                 f"{field.name}={_value(getattr(edit.operation, field.name), seen)}"
+                # every operation is a dataclass
                 for field in fields(edit.operation)  # type: ignore[arg-type]
             )
             digest.update(f"{edit.operation.name} {edit.label} {values};".encode())

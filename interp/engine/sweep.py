@@ -171,6 +171,7 @@ def _swept(
     try:
         sweep.compute(progress=progress)
     except (InterpError, KeyboardInterrupt) as error:
+        # an attribute that these errors have only here
         error.partial = result()  # type: ignore[union-attr]
         raise
     return result()

@@ -102,6 +102,7 @@ def _opened(path: str | Path, wanted: str) -> tuple[dict[str, Any], dict[str, Te
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            # an open file is no mapping: without keys() it cannot be gone through
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise FileFormatError(
