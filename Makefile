@@ -8,7 +8,7 @@ BIN = .venv/bin
 READY = .venv/.ready
 
 .DEFAULT_GOAL = help
-.PHONY: help demo docs notebooks test lint bench clean
+.PHONY: help demo docs notebooks test soak lint bench clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1  \t/p' $(MAKEFILE_LIST)
@@ -19,14 +19,18 @@ demo: $(READY)  ## scan and ablate an embedded model, write a report
 test: lint  ## lint, then run every test
 	@$(BIN)/pytest -n auto --dist worksteal
 
+soak: $(READY)  ## kill, fill, damage and starve runs for an hour; SOAK_MINUTES=5 for less
+	@$(BIN)/pytest -m soak tests/runs
+
 lint: $(READY)  ## style, types and import floors
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check --diff
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo --no-cache
 
-docs: $(READY)  ## build the API reference, docs/_build/index.html, and docs/shell.md
+docs: $(READY)  ## build the API reference, docs/_build/index.html, and the pages that are made
 	@$(BIN)/python docs/commands.py
+	@$(BIN)/python docs/scaling.py
 	@$(BIN)/python docs/build.py
 
 notebooks: $(READY)  ## run every notebook, and keep what comes out

@@ -61,7 +61,7 @@ def scan_polymath() -> dict[str, Any]:
 
 def scan_gpt2_shape() -> dict[str, Any]:
     import interp
-    from interp.heads.scan import DETECTORS
+    from interp.heads.scan_work import DETECTORS
 
     model = gpt2_shape()
     seconds = {}

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         tasks,
         training,
         vectors,
+        workers,
         zoo,
     )
     from interp.activations import Activations, capture
@@ -70,6 +71,7 @@ __all__ = [
     "tasks",
     "training",
     "vectors",
+    "workers",
     "zoo",
 ]
 

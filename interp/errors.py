@@ -17,6 +17,7 @@
     ├── FileFormatError     a file that is truncated, of another kind or of another version
     ├── RunError            a run on disk that is another's, held, damaged or cannot be written
     │   └── RunHeld             another process writes it
+    ├── ClusterError        a cluster that cannot be joined, or whose workers cannot do the work
     └── TrainingError       a training run that cannot start or resume
 
 Each message names the value, the rule and the way out in one sentence.
@@ -102,6 +103,10 @@ class RunHeld(RunError):
     """Another process writes the run."""
 
 
+class ClusterError(InterpError):
+    """A cluster cannot be joined, or its workers cannot do the work."""
+
+
 class TrainingError(InterpError):
     """A training run cannot start or resume."""
 
@@ -119,3 +124,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"known: {', '.join(names)}." if names else "none are known."
+
+
+def one_line(error: object) -> str:
+    """What an error says, as a part of a sentence: one line that can be printed, not too long.
+
+    >>> one_line(ValueError("no\\n  number"))
+    'no number'
+    >>> one_line(KeyError("nodes"))
+    "'nodes'"
+    """
+    told = " ".join(str(error)[:2_000].split()) or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in told)[:300]

@@ -24,7 +24,7 @@ def provenance(model: Model, prompts: PromptSet | None = None, **how: Any) -> di
         "weights_hash": model.weights_hash,
         "geometry": asdict(model.geometry),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
+        "device": model.places,
         **({} if prompts is None else _of_prompts(prompts)),
         **how,
         "versions": {"interp": __version__} | {name: version(name) for name in LIBRARIES},

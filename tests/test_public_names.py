@@ -38,6 +38,7 @@ PUBLIC = [
     "tasks",
     "training",
     "vectors",
+    "workers",
     "zoo",
 ]
 

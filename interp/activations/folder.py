@@ -7,7 +7,6 @@ layout.safetensors  mask, and the span of every role
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -18,14 +17,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Shaped
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.errors import FileFormatError
+from interp.atomic import replacing
+from interp.errors import FileFormatError, one_line
+from interp.json_file import read_json, unseal, write_json
+from interp.saved import BROKEN
+from interp.tensor_file import open_tensor_file, signature, write_tensor_file
 
-FORMAT = {"format": "interp.Activations", "version": 1}
+FORMAT, VERSION = "interp.Activations", 1
+ENTRIES = ("hooks", "shards", "provenance")
+WAY_OUT = "capture again, or give the folder that was passed to capture(..., to=)"
 INDEX, LAYOUT = "index.json", "layout.safetensors"
+_SHARD = re.compile(r"\d{5,}\.safetensors")
 _OURS = re.compile(r"index\.json|layout\.safetensors|\d{5,}\.safetensors")
 
 
@@ -37,7 +42,23 @@ class Shards:
     index: dict[str, Any]
 
     def __getitem__(self, name: str) -> Shaped[Tensor, "prompts ..."]:
-        return torch.cat([_read(self.folder / each["file"], name) for each in self.index["shards"]])
+        if name not in self:
+            raise KeyError(name)
+        found = torch.cat([self._part(each, name) for each in self.index["shards"]])
+        shape, dtype = self.index["hooks"][name]["shape"], self.index["hooks"][name]["dtype"]
+        if list(found.shape) != shape or str(found.dtype) != f"torch.{dtype}":
+            raise FileFormatError(
+                f"{self.folder} holds {name!r:.80} of shape {list(found.shape)} in {found.dtype}, "
+                f"and {INDEX} says {shape} in {dtype}; {WAY_OUT}."
+            )
+        return found
+
+    def _part(self, shard: dict[str, Any], name: str) -> Shaped[Tensor, "prompts ..."]:
+        with open_tensor_file(self.folder / shard["file"], way_out=WAY_OUT) as file:
+            found = file.tensor(name)
+            if "sha256" in shard and shard["sha256"].get(name) != signature({}, {name: found}):
+                raise file.broken(f"the hash of {name} is another than it had")
+            return found
 
     def __contains__(self, name: object) -> bool:
         return name in self.index["hooks"]
@@ -82,15 +103,18 @@ def write(
         hooks: dict[str, dict[str, Any]] = {}
         for batch in batches:
             file = partial / f"{len(shards):05d}.safetensors"
-            save_file({name: tensor.contiguous() for name, tensor in batch.items()}, file)
-            shards.append({"file": file.name, "bytes": file.stat().st_size})
+            own = {name: tensor.cpu().contiguous() for name, tensor in batch.items()}
+            with replacing(file) as place:
+                save_file(own, place)
+            hashes = {name: signature({}, {name: tensor}) for name, tensor in own.items()}
+            shards.append({"file": file.name, "bytes": file.stat().st_size, "sha256": hashes})
             for name, tensor in batch.items():
                 shape = [hooks[name]["shape"][0] if name in hooks else 0, *tensor.shape[1:]]
                 shape[0] += len(tensor)
                 hooks[name] = {"shape": shape, "dtype": str(tensor.dtype).removeprefix("torch.")}
-        save_file({name: tensor.contiguous() for name, tensor in layout.items()}, partial / LAYOUT)
-        index = {**FORMAT, "hooks": hooks, "shards": shards, "provenance": provenance}
-        (partial / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        write_tensor_file(partial / LAYOUT, layout, {})
+        index = {"hooks": hooks, "shards": shards, "provenance": provenance}
+        write_json(partial / INDEX, index, format=FORMAT, version=VERSION, indent=1)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
@@ -103,48 +127,68 @@ def read(folder: Path) -> tuple[Shards, dict[str, Tensor]]:
 
     Raises FileFormatError for a folder that something else wrote, or that is not whole.
     """
+    if not (folder / INDEX).is_file():
+        raise FileFormatError(
+            f"{folder} has no {INDEX}, so it is not a folder of activations; {WAY_OUT}."
+        )
+    told = read_json(folder / INDEX, way_out=WAY_OUT)
+    index = unseal(
+        told, folder / INDEX, format=FORMAT, version=VERSION, entries=ENTRIES, way_out=WAY_OUT
+    )
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        _require_index(folder, index)
+        with open_tensor_file(folder / LAYOUT, way_out=WAY_OUT) as file:
+            layout = file.tensors()
+        _require_layout(layout)
+    except FileFormatError:
+        raise
+    except BROKEN as error:
         raise FileFormatError(
-            f"{folder} has no index.json, so it is not a folder of activations; "
-            "give the folder that was passed to capture(..., to=)."
-        ) from None
-    except ValueError as error:
-        raise FileFormatError(f"{folder / INDEX} is not JSON ({error}); capture again.") from error
-    if not isinstance(index, dict) or index.get("format") != FORMAT["format"]:
-        raise FileFormatError(
-            f"{folder / INDEX} was not written by interp.capture; "
-            "give the folder that was passed to capture(..., to=)."
-        )
-    if index.get("version") != FORMAT["version"]:
-        raise FileFormatError(
-            f"{folder} is written in version {index.get('version')} of the format and this interp "
-            f"reads version {FORMAT['version']}; capture again."
-        )
+            f"{folder} has a missing or broken part ({one_line(error)}); {WAY_OUT}."
+        ) from error
+    return Shards(folder, index), layout
+
+
+def _require_index(folder: Path, index: dict[str, Any]) -> None:
+    """Raise FileFormatError or ValueError unless an index tells of whole shards of its folder."""
+    for name, told in index["hooks"].items():
+        match told:
+            case {"shape": [int(), *others], "dtype": str()} if all(
+                isinstance(each, int) for each in others
+            ):
+                continue
+        raise ValueError(f"{name!r:.80} has no shape and dtype")
     for shard in index["shards"]:
-        if not _OURS.fullmatch(shard["file"]):  # never a path that leads out of the folder
-            raise FileFormatError(f"{folder / INDEX} names {shard['file']!r}, which is no shard.")
-        path = folder / shard["file"]
+        name = shard["file"]
+        if not (isinstance(name, str) and _SHARD.fullmatch(name)):
+            raise FileFormatError(f"{folder / INDEX} names {name!r:.80}, which is no shard.")
+        path = folder / name
+        _require_inside(path, folder)
         size = path.stat().st_size if path.exists() else 0
         if size != shard["bytes"]:
             raise FileFormatError(
-                f"{path} has {size:,} bytes and index.json says {shard['bytes']:,}: "
-                "the folder is truncated; capture again."
+                f"{path} has {size:,} bytes and index.json says {shard['bytes']!r:.80}: the folder "
+                f"is truncated; {WAY_OUT}."
             )
-    try:
-        return Shards(folder, index), load_file(folder / LAYOUT)
-    except (OSError, SafetensorError) as error:
-        raise _damaged(folder / LAYOUT, error) from error
+        if not isinstance(shard.get("sha256", {}), dict):
+            raise ValueError(f"{name} has no hashes")
+    if not index["shards"] or not isinstance(index["provenance"].get("model"), str):
+        raise ValueError("it has no shards, or no model")
+    _require_inside(folder / LAYOUT, folder)
 
 
-def _read(path: Path, name: str) -> Shaped[Tensor, "prompts ..."]:
-    try:
-        with safe_open(path, framework="pt") as shard:
-            return shard.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise _damaged(path, error) from error
+def _require_inside(path: Path, folder: Path) -> None:
+    """Raise FileFormatError for a link to what is not in the folder."""
+    if os.path.dirname(os.path.realpath(path)) != os.path.realpath(folder):
+        raise FileFormatError(f"{path} leads out of its folder; {WAY_OUT}.")
 
 
-def _damaged(path: Path, error: Exception) -> FileFormatError:
-    return FileFormatError(f"{path} cannot be read ({error}); capture again.")
+def _require_layout(layout: dict[str, Tensor]) -> None:
+    """Raise ValueError unless there is a mask, and a span of each role in each prompt."""
+    mask = layout["mask"]
+    if mask.dtype != torch.bool or mask.ndim != 2:
+        raise ValueError("its mask is none")
+    for name, spans in layout.items():
+        whole = spans.dtype == torch.int64 and spans.shape == (len(mask), 2)
+        if name != "mask" and not (name.startswith("role ") and whole):
+            raise ValueError(f"{name!r:.80} is no role")

@@ -14,17 +14,21 @@ from interp.circuits.circuit import Circuit
 from interp.circuits.shape import Shape
 from interp.engine.ablation import operation_of
 from interp.engine.averages import token_keys
+from interp.engine.graph import graph_nodes
 from interp.engine.groups import groups
 from interp.engine.interventions import Edit, Intervention, Mean, Operation, Set
 from interp.engine.memory import largest_group
 from interp.engine.optimal import optimal
 from interp.engine.replay import replay_of
 from interp.engine.sources import Sources
-from interp.engine.subgraph import Subgraphs, graph_nodes, run_subgraphs
+from interp.engine.subgraph import Subgraphs, run_subgraphs
+from interp.engine.subgraph_work import place
 from interp.errors import CircuitError, PromptError, did_you_mean
 from interp.models import Model
 from interp.prompts import PromptSet
-from interp.sites import Input, Resid, Site
+from interp.runs import Run
+from interp.sites import Site
+from interp.workers import Engine
 
 ABLATIONS = ("zero", "mean", "counterfactual-mean", "resample", "counterfactual", "optimal")
 """What can take the place of everything outside a circuit; `ablation_of` says what each is."""
@@ -69,23 +73,37 @@ def ablation_of(
             so that its mean is its own activation.
         InterventionError: An unknown `over`.
     """
-    if name not in ABLATIONS:
-        raise CircuitError(f"There is no ablation {name!r}: {did_you_mean(name, ABLATIONS)}")
+    require_ablation(prompts, name, over=over, fit=fit)
     if name == "counterfactual-mean":
         return _means_of_counterfactuals(model, prompts, Mean(over))
     if name != "optimal":
-        operation = operation_of(name, over, seed)
-        if name == "mean":
-            _require_company(prompts, over)
-        return operation
-    if fit is None:
+        return operation_of(name, over, seed)
+    assert fit is not None
+    nodes = graph_nodes(model)
+    learned = optimal(model, fit, [place(node) for node in nodes], progress=progress)
+    return {node: each.edits[0].operation for node, each in zip(nodes, learned, strict=True)}
+
+
+def require_ablation(
+    prompts: PromptSet, name: str, *, over: str = "template", fit: PromptSet | None = None
+) -> None:
+    """Raise what `ablation_of` raises, before anything is run."""
+    if name not in ABLATIONS:
+        raise CircuitError(f"There is no ablation {name!r}: {did_you_mean(name, ABLATIONS)}")
+    if name in ("mean", "counterfactual-mean"):
+        Mean(over)  # refuses what no mean is taken over
+    if name == "mean":
+        _require_company(prompts, over)
+    if name == "counterfactual-mean" and prompts.corrupt is None:
+        raise PromptError(
+            "Means over counterfactuals need a counterfactual of each prompt and these have none; "
+            "make them with corrupt=, or use the ablation 'mean'."
+        )
+    if name == "optimal" and fit is None:
         raise CircuitError(
             "Optimal constants are learned, and there are no prompts to learn them on; give "
             "fit=, such as the same task with another seed."
         )
-    nodes = graph_nodes(model)
-    learned = optimal(model, fit, [_place(node) for node in nodes], progress=progress)
-    return {node: each.edits[0].operation for node, each in zip(nodes, learned, strict=True)}
 
 
 def run_circuits(
@@ -95,16 +113,19 @@ def run_circuits(
     operation: Operation | Mapping[Site, Operation],
     *,
     metric: str | Callable[..., Any] = "logit_diff",
+    engine: Engine | None = None,
+    run: Run | None = None,
     progress: bool = True,
 ) -> Subgraphs:
     """The metric of each circuit, all of them side by side.
 
     A node that a circuit keeps at some roles is ablated, for every reader, at all other positions.
+    `engine` and `run` are those of `run_subgraphs`.
 
     Raises:
         CircuitError: A circuit of another shape than the model's, or none.
         PromptError: A role that the prompts lack.
-        InterventionError, MetricError, ModelError: As `run_subgraphs`.
+        InterventionError, MetricError, ModelError, RunError: As `run_subgraphs`.
     """
     require_shape(model, circuits)
     kept = torch.stack([circuit.kept for circuit in circuits])
@@ -112,7 +133,15 @@ def run_circuits(
     if any(circuit.places for circuit in circuits):
         places = torch.stack([where_kept(circuit, prompts) for circuit in circuits])
     return run_subgraphs(
-        model, prompts, kept, operation, places=places, metric=metric, progress=progress
+        model,
+        prompts,
+        kept,
+        operation,
+        places=places,
+        metric=metric,
+        engine=engine,
+        run=run,
+        progress=progress,
     )
 
 
@@ -169,14 +198,10 @@ def _means_of_counterfactuals(
     model: Model, prompts: PromptSet, mean: Mean
 ) -> dict[Site, Operation]:
     """Each node's means over the counterfactuals, one for each prompt and position."""
-    if prompts.corrupt is None:
-        raise PromptError(
-            "Means over counterfactuals need a counterfactual of each prompt and these have none; "
-            "make them with corrupt=, or use the ablation 'mean'."
-        )
+    assert prompts.corrupt is not None
     others = replace(prompts, clean=prompts.corrupt, corrupt=None)
     replay, nodes = replay_of(model), graph_nodes(model)
-    edits = [Edit(_place(node), mean) for node in nodes]
+    edits = [Edit(place(node), mean) for node in nodes]
     some = groups(others, largest_group(replay, others))
     found: dict[Site, Tensor] = {}
     shape = prompts.clean.shape
@@ -189,7 +214,3 @@ def _means_of_counterfactuals(
                 whole = found.setdefault(node, value.new_zeros(shape + value.shape[-1:]))
                 whole[group.rows[:, None], group.columns] = value
     return {node: Set(value) for node, value in found.items()}
-
-
-def _place(node: Site) -> Site:
-    return Resid(0, "pre") if isinstance(node, Input) else node

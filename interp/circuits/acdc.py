@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +19,20 @@ from interp.circuits.shape import Shape
 from interp.engine.metrics import kl
 from interp.engine.metrics import resolve as resolve_metric
 from interp.engine.subgraph import run_subgraphs
-from interp.errors import CircuitError, FileFormatError
+from interp.errors import CircuitError, FileFormatError, one_line
+from interp.json_file import read_json_file, write_json
+from interp.json_values import numbers, required, table, whole
 from interp.models import Model
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
 from interp.sites import Logits, Site
 
-FORMAT = {"format": "interp.acdc", "version": 1}
+FORMAT: dict[str, Any] = {"format": "interp.acdc", "version": 1}
+ENTRIES = ("run", "done", "value", "edges")
+WAY_OUT = (
+    "it is not the state of a pruning: give another file as resume, or remove it to begin anew"
+)
 AT_ONCE = 16
 """Removals that are tried side by side at most."""
 
@@ -124,11 +128,8 @@ class _State:
             str(shape.edges[i]): {"kept": bool(self.kept[i]), "change": float(self.changes[i])}
             for i in tried
         }
-        data = {**FORMAT, "run": run, "done": self.done, "value": self.value, "edges": edges}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(data, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        data = {"run": run, "done": self.done, "value": self.value, "edges": edges}
+        write_json(path, data, **FORMAT)
 
     @classmethod
     def read(cls, path: Path, run: dict[str, Any], shape: Shape) -> _State:
@@ -136,30 +137,35 @@ class _State:
 
         Raises FileFormatError for another file, CircuitError for that of another run.
         """
+        data = read_json_file(path, **FORMAT, entries=ENTRIES, way_out=WAY_OUT)
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if {name: data[name] for name in FORMAT} != FORMAT:
-                raise ValueError(f"it is {data['format']!r}, version {data['version']!r}")
-            _require_same(path, data["run"], run)
+            _require_same(path, required(data["run"], dict, "run"), run)
             index = {str(edge): i for i, edge in enumerate(shape.edges)}
             kept = torch.ones(len(index), dtype=torch.bool)
             changes = torch.full((len(index),), math.nan, dtype=torch.float64)
-            for name, edge in data["edges"].items():
-                kept[index[name]] = bool(edge["kept"])
-                changes[index[name]] = float(edge["change"])
-            return cls(int(data["done"]), kept, changes, float(data["value"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            for name, edge in table(data["edges"], dict, "edges").items():
+                kept[index[name]] = required(edge["kept"], bool, name)
+                changes[index[name]] = _finite(edge["change"], name)
+            done = whole(data["done"], "done", below=len(index) + 1)
+            return cls(done, kept, changes, _finite(data["value"], "value"))
+        except (ValueError, KeyError, TypeError) as error:
             raise FileFormatError(
-                f"{path} is not the state of a pruning ({error}); give another file as resume, or "
-                "remove it to begin anew."
+                f"{path} has a missing or broken part ({one_line(error)}); {WAY_OUT}."
             ) from error
+
+
+def _finite(value: Any, what: str) -> float:
+    number = numbers(value, what, dims=0, dtype=torch.float64).item()
+    if math.isnan(number):
+        raise ValueError(f"{what:.80} is null")
+    return number
 
 
 def _require_same(path: Path, before: dict[str, Any], run: dict[str, Any]) -> None:
     for name, value in run.items():
         if before.get(name) != value:
             raise CircuitError(
-                f"{path} holds a pruning with {name}={before.get(name)!r} and not {value!r}; "
+                f"{path} holds a pruning with {name}={before.get(name)!r:.80} and not {value!r}; "
                 "resume it with what it was begun with, or give another file."
             )
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.circuits.circuit_file import read_json, to_json
+from interp.circuits.circuit_file import read, write
 from interp.circuits.shape import Shape
 from interp.display import as_html
 from interp.errors import CircuitError
@@ -287,10 +287,7 @@ class Circuit:
 
     def save(self, path: str | Path) -> Path:
         """Write the circuit as JSON, making folders as needed; returns the path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_json(self) + "\n", encoding="utf-8")
-        return path
+        return write(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Circuit:
@@ -299,7 +296,7 @@ class Circuit:
         Raises:
             FileFormatError: Not a file, not JSON, of another kind or version, or incomplete.
         """
-        return cls(**read_json(Path(path)))
+        return cls(**read(Path(path)))
 
     def __repr__(self) -> str:
         name = self.provenance.get("task") or self.provenance.get("name")

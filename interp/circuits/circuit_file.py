@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.shape import Shape
-from interp.errors import FileFormatError, InterpError
-from interp.sites import Site, parse
+from interp.errors import FileFormatError, InterpError, one_line
+from interp.json_file import read_json, to_text, unseal, write_text
+from interp.sites import Site
 
 if TYPE_CHECKING:
     from interp.circuits.circuit import Circuit
 else:
     Circuit = Any
 
-FORMAT = {"format": "interp.Circuit", "version": 1}
+Known = TypeVar("Known")
+
+FORMAT: dict[str, Any] = {"format": "interp.Circuit", "version": 1}
+ENTRIES = ("shape", "edges", "nodes", "places", "labels", "provenance")
 WAY_OUT = "write one with Circuit.save or `interp circuit MODEL --task TASK --out c.json`"
+LARGEST = 2_000_000
+"""Edges of the largest model that a file may describe, in 0.6 GB. Llama-8B has 0.8 million."""
+LARGEST_SCORE = 3.40282347e38
+"""The largest float32, in the nine digits in which it is written."""
 
 
-def to_json(circuit: Circuit) -> str:
-    """The circuit as text: what is kept, what has a score, and where it comes from."""
+def write(circuit: Circuit, path: Path) -> Path:
+    """Write a circuit as JSON, making folders as needed; returns the path."""
+    write_text(path, to_json(circuit, path.name) + "\n")
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The attributes of the circuit in a file.
+
+    Raises:
+        FileFormatError: Not a file, not JSON, of another kind or version, damaged or incomplete.
+    """
+    return attributes_of(read_json(path, way_out=WAY_OUT), path)
+
+
+def to_json(circuit: Circuit, name: str) -> str:
+    """The circuit as text: what is kept, what has a score, and where it comes from.
+
+    Raises FileFormatError for what no file can hold; `name` is the file that it is for.
+    """
     shape = circuit.shape
+    if shape.n_edges > LARGEST:
+        raise FileFormatError(
+            f"{name} cannot be written: the model has {shape.n_edges:,} edges and no more than "
+            f"{LARGEST:,} are read again; save circuits of a smaller model."
+        )
     edges = {
         str(edge): {"score": score, "kept": kept}
         for edge, score, kept in zip(
@@ -39,9 +69,9 @@ def to_json(circuit: Circuit) -> str:
         for node, score in zip(shape.nodes, _numbers(circuit.node_scores), strict=True)
         if score is not None
     }
-    return json.dumps(
+    return to_text(
+        name,
         {
-            **FORMAT,
             "shape": {
                 "n_layers": shape.n_layers,
                 "n_heads": shape.n_heads,
@@ -55,66 +85,50 @@ def to_json(circuit: Circuit) -> str:
             "labels": {str(node): list(names) for node, names in circuit.labels.items()},
             "provenance": circuit.provenance,
         },
-        allow_nan=False,
+        **FORMAT,
         indent=1,
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The attributes of the circuit in a file.
+def attributes_of(told: Any, file: str | Path) -> dict[str, Any]:
+    """The attributes of a Circuit, from what `to_json` writes.
 
-    Raises:
-        FileFormatError: Not a file, not JSON, of another kind or version, or incomplete.
+    Raises FileFormatError for anything else; `file` is where it stands.
     """
+    data = unseal(told, file, **FORMAT, entries=ENTRIES, way_out=WAY_OUT)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}); {WAY_OUT}.") from error
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path} is not whole JSON ({error}); {WAY_OUT}.") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT["format"]:
-        raise FileFormatError(f"{path} does not hold a Circuit; {WAY_OUT}.")
-    if data.get("version") != FORMAT["version"]:
-        raise FileFormatError(
-            f"{path} is a Circuit of version {data.get('version')!r}, and this release reads "
-            f"version {FORMAT['version']}; make it again, or install the release that wrote it."
-        )
-    try:
-        return attributes_of(data)
+        return _attributes(data)
     except (KeyError, TypeError, ValueError, AttributeError, InterpError) as error:
-        broken = f"{path} has a missing or broken part ({error}); {WAY_OUT}."
-        raise FileFormatError(broken) from error
+        raise FileFormatError(
+            f"{file} has a missing or broken part ({one_line(error)}); {WAY_OUT}."
+        ) from error
 
 
-def attributes_of(data: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a Circuit, from what `to_json` writes."""
+def _attributes(data: dict[str, Any]) -> dict[str, Any]:
     shape = shape_of(data["shape"])
-    kept = torch.zeros(len(shape.edges), dtype=torch.bool)
-    scores = torch.full((len(shape.edges),), math.nan, dtype=torch.float64)
-    by_name = {str(edge): index for edge, index in shape.edge_index.items()}
+    edges = {str(edge): index for edge, index in shape.edge_index.items()}
+    nodes = {str(node): node for node in shape.nodes}
+    kept = torch.zeros(len(edges), dtype=torch.bool)
+    scores = torch.full((len(edges),), math.nan, dtype=torch.float64)
     for name, edge in data["edges"].items():
         if not isinstance(edge["kept"], bool):
-            raise TypeError(f"{name}: kept is {edge['kept']!r}")
-        kept[by_name[name]] = edge["kept"]
-        scores[by_name[name]] = _score(edge["score"])
-    node_scores = torch.full((len(shape.nodes),), math.nan, dtype=torch.float64)
+            raise TypeError(f"{name}: kept is {edge['kept']!r:.80}")
+        index = _known(name, edges)
+        kept[index], scores[index] = edge["kept"], _score(edge["score"])
+    node_scores = torch.full((len(nodes),), math.nan, dtype=torch.float64)
     for name, node in data["nodes"].items():
-        node_scores[shape.node_index[parse(name)]] = _score(node["score"])
+        node_scores[shape.node_index[_known(name, nodes)]] = _score(node["score"])
+    if not isinstance(data["provenance"], dict):
+        raise TypeError(f"the provenance is {data['provenance']!r:.80}")
     return {
         "shape": shape,
         "kept": kept,
         "scores": scores.float(),
         "node_scores": node_scores.float(),
-        "places": _names(data["places"], shape),
-        "labels": _names(data["labels"], shape),
-        "provenance": dict(data["provenance"]),
+        "places": _names(data["places"], nodes),
+        "labels": _names(data["labels"], nodes),
+        "provenance": data["provenance"],
     }
-
-
-LARGEST = 2_000_000
-"""Edges of the largest model that a file may describe: Llama-8B has 1.6 million."""
-LARGEST_SCORE = 3.40282347e38
-"""The largest float32, in the nine digits in which it is written."""
 
 
 def shape_of(data: dict[str, Any]) -> Shape:
@@ -122,21 +136,31 @@ def shape_of(data: dict[str, Any]) -> Shape:
     sizes = [data[name] for name in ("n_layers", "n_heads", "n_kv_heads")]
     flags = [data[name] for name in ("parallel", "has_mlp")]
     if not all(type(size) is int and size > 0 for size in sizes):
-        raise ValueError(f"sizes {sizes} are not whole numbers above 0")
+        raise ValueError(f"sizes {sizes!r:.80} are not whole numbers above 0")
     if not all(isinstance(flag, bool) for flag in flags):
-        raise ValueError(f"parallel and has_mlp are {flags}")
-    layers, heads, groups = sizes
-    if heads % groups or (layers * heads) ** 2 * (1 + 2 * groups / heads) / 2 > LARGEST:
-        raise ValueError(f"no model has {layers} layers of {heads} heads in {groups} groups")
-    return Shape(*sizes, *flags)
+        raise ValueError(f"parallel and has_mlp are {flags!r:.80}")
+    shape = Shape(*sizes, *flags)
+    if shape.n_heads % shape.n_kv_heads or shape.n_edges > LARGEST:
+        raise ValueError(
+            f"no model has layers, heads and groups of heads of {sizes!r:.80}, or there are more "
+            f"than {LARGEST:,} edges"
+        )
+    return shape
 
 
-def _names(data: dict[str, Any], shape: Shape) -> dict[Site, tuple[str, ...]]:
+def _known(name: str, names: dict[str, Known]) -> Known:
+    if name not in names:
+        raise ValueError(f"{name!r:.80} is no node or edge of this model")
+    return names[name]
+
+
+def _names(data: dict[str, Any], nodes: dict[str, Site]) -> dict[Site, tuple[str, ...]]:
     found = {}
-    for node, names in data.items():
-        if not isinstance(names, list) or parse(node) not in shape.node_index:
-            raise ValueError(f"{node}: {names!r:.80} is no list of names of a node")
-        found[parse(node)] = tuple(map(str, names))
+    for name, names in data.items():
+        node = _known(name, nodes)
+        if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+            raise TypeError(f"{name}: {names!r:.80} is no list of names of a node")
+        found[node] = tuple(names)
     return found
 
 

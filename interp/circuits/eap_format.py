@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.atomic import replacing
 from interp.circuits.circuit import Circuit
 from interp.circuits.eap_tables import (
     CFG,
@@ -30,13 +31,14 @@ from interp.circuits.eap_tables import (
     whole_shape,
 )
 from interp.circuits.shape import Shape
-from interp.errors import FileFormatError
+from interp.errors import FileFormatError, one_line
+from interp.json_file import decode, read_json, write_text
 from interp.models import Model
 from interp.torch_file import read_torch_file
 
 LARGEST_FILE = 2**28
-WAY_OUT = "write it again with EAP-IG or with write_eap, of whole nodes and not neurons"
 """Bytes of the largest file that is read: Llama-8B needs half of it as JSON."""
+WAY_OUT = "write it again with EAP-IG or with write_eap, of whole nodes and not neurons"
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError)
 
 
@@ -55,12 +57,11 @@ def write_eap(circuit: Circuit, path: str | Path, *, d_model: int | None = None)
     """
     path = _with_ending(path)
     tables = to_tables(circuit, d_model)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".json":
-        text = json.dumps(_to_json(tables, circuit.shape), allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
-    else:
-        torch.save(_to_pt(tables), path)  # noqa: TID251 - what EAP-IG reads; plain values alone
+        write_text(path, json.dumps(_to_json(tables, circuit.shape), allow_nan=False) + "\n")
+        return path
+    with replacing(path) as partial:
+        torch.save(_to_pt(tables), partial)  # noqa: TID251 - what EAP-IG reads; plain values alone
     return path
 
 
@@ -87,7 +88,7 @@ def read_eap(path: str | Path, model: Model | Shape | None = None) -> Circuit:
     """
     path = _with_ending(path)
     if path.suffix == ".json":
-        data = _json_data(path)
+        data = read_json(path, most=LARGEST_FILE, way_out=WAY_OUT, nan=True)
     else:
         data = read_torch_file(path, most=LARGEST_FILE, way_out=WAY_OUT)
     shape = Shape.of(model) if isinstance(model, Model) else model
@@ -98,8 +99,7 @@ def read_eap(path: str | Path, model: Model | Shape | None = None) -> Circuit:
         return from_tables(tables, shape, path.name)
     except BROKEN as error:
         raise FileFormatError(
-            f"{path} has a missing or broken part ({error}); write it again with EAP-IG or with "
-            "write_eap."
+            f"{path} has a missing or broken part ({one_line(error)}); {WAY_OUT}."
         ) from error
 
 
@@ -130,7 +130,8 @@ def _entry(score: float, kept: bool) -> dict[str, Any]:
 
 
 def _from_json(data: dict[str, Any]) -> Tables:
-    whole = whole_shape(data["cfg"])
+    cfg = _cfg(data)
+    whole = whole_shape(cfg)
     begin, end = sources(whole), readers(whole)
     _, row, column = cells(whole)
     edges = {
@@ -141,7 +142,7 @@ def _from_json(data: dict[str, Any]) -> Tables:
     scores, kept = _filled(data["edges"], edges, len(begin) * len(end))
     node_scores, nodes_kept = _filled(data["nodes"], nodes, len(nodes))
     return Tables(
-        _cfg(data),
+        cfg,
         scores.view(len(begin), -1),
         kept.view(len(begin), -1),
         node_scores,
@@ -192,10 +193,12 @@ def _to_pt(tables: Tables) -> dict[str, Any]:
 
 
 def _from_pt(data: dict[str, Any]) -> Tables:
-    whole = whole_shape(data["cfg"])
+    cfg = _cfg(data)
+    whole = whole_shape(cfg)
     begin, end = sources(whole), readers(whole)
-    if (data["src_nodes"], data["dst_nodes"]) != (begin, end):
-        raise ValueError("src_nodes and dst_nodes are not the nodes of cfg, each once, in order")
+    for name, nodes in (("src_nodes", begin), ("dst_nodes", end)):
+        if not isinstance(data[name], list) or data[name] != nodes:
+            raise ValueError(f"{name} are not the nodes of cfg, each once, in order")
     if "neurons_in_graph" in data or "neurons_scores" in data:
         raise ValueError("it is kept by neurons, and a Circuit keeps whole nodes")
     cell = (len(begin), len(end))
@@ -208,12 +211,12 @@ def _from_pt(data: dict[str, Any]) -> Tables:
     if "logits_score" in data:
         node_scores[-1:] = _numbers(data, "logits_score", (1,))
     return Tables(
-        _cfg(data),
+        cfg,
         scores,
         _flags(data, "edges_in_graph", cell),
         node_scores,
         _flags(data, "nodes_in_graph", cell[:1]),
-        json.loads(data["interp"]) if "interp" in data else None,
+        decode(data["interp"]) if "interp" in data else None,
     )
 
 
@@ -228,54 +231,29 @@ def _flags(data: dict[str, Any], name: str, shape: tuple[int, ...]) -> Bool[Tens
     tensor = _tensor(data, name, shape)
     if tensor.dtype != torch.bool:
         raise TypeError(f"{name} is of {tensor.dtype}")
-    return tensor
+    return tensor.view(torch.uint8) != 0  # a file may hold bytes that are neither 0 nor 1
 
 
 def _tensor(data: dict[str, Any], name: str, shape: tuple[int, ...]) -> Tensor:
     tensor = data[name]
     if not isinstance(tensor, Tensor) or tensor.shape != shape:
-        found = tuple(tensor.shape) if isinstance(tensor, Tensor) else f"{tensor!r:.80}"
+        # what else it may be is not printed: a few bytes can stand for a text without end
+        found = tuple(tensor.shape) if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
         raise TypeError(f"{name} is {found} and not a tensor of shape {shape}")
-    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise TypeError(f"{name} holds no plain numbers")
-    return tensor
+    return tensor.detach()
 
 
 def _cfg(data: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the model; sizes that no model has are refused by `whole_shape`."""
     cfg = {name: data["cfg"][name] for name in CFG}
-    if type(cfg["d_model"]) is not int:
-        raise TypeError(f"d_model is {cfg['d_model']!r:.80}")
+    for name, value in cfg.items():
+        if type(value) not in (int, bool):
+            raise TypeError(f"sizes are not whole numbers: {name} is a {type(value).__name__}")
+    if type(cfg["d_model"]) is bool or not 0 < cfg["d_model"] < 2**31:
+        raise ValueError(f"d_model is {cfg['d_model']!r:.80}")
     return cfg
-
-
-def _json_data(path: Path) -> Any:
-    try:
-        _require_small(path, path.stat().st_size)
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
-    except OSError as error:
-        raise FileFormatError(
-            f"{path} cannot be read ({error.strerror}); give a file of EAP-IG."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(
-            f"{path} is not whole JSON ({error}); copy it again, or write it again."
-        ) from error
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name[:80]!r} is given twice")
-        found[name] = value
-    return found
-
-
-def _require_small(path: Path, size: int) -> None:
-    if size > LARGEST_FILE:
-        raise FileFormatError(
-            f"{path} holds {size:,} bytes and no more than {LARGEST_FILE:,} are needed; {WAY_OUT}."
-        )
 
 
 def _with_ending(path: str | Path) -> Path:

@@ -28,6 +28,8 @@ from interp.errors import CircuitError
 from interp.sites import MLP, Edge, Head, Input, K, Logits, Q, Site, V
 
 Cells = Int[Tensor, " cells"]
+LARGEST = 4_000_000
+"""Cells of the largest table: Llama-8B has 3.3 million."""
 CFG = ("n_layers", "n_heads", "parallel_attn_mlp", "d_model")
 
 
@@ -168,7 +170,7 @@ def whole_shape(cfg: dict[str, Any]) -> Shape:
     Raises ValueError and the like for sizes that are no sizes, or would fill the memory.
     """
     layers, heads, parallel = (cfg[name] for name in CFG[:3])
-    return shape_of(
+    whole = shape_of(
         {
             "n_layers": layers,
             "n_heads": heads,
@@ -177,6 +179,10 @@ def whole_shape(cfg: dict[str, Any]) -> Shape:
             "has_mlp": True,
         }
     )
+    rows, columns = 1 + layers * (heads + 1), 1 + layers * (3 * heads + 1)
+    if rows * columns > LARGEST:
+        raise ValueError(f"a table of {rows:,} x {columns:,} has more than {LARGEST:,} cells")
+    return whole
 
 
 def sources(whole: Shape) -> list[str]:

@@ -6,13 +6,12 @@ import json
 from typing import Any
 
 from interp.circuits.circuit import Circuit
-from interp.circuits.circuit_file import FORMAT, attributes_of, to_json
-from interp.errors import FileFormatError, InterpError
+from interp.circuits.circuit_file import attributes_of, to_json
 
 
 def to_block(circuit: Circuit) -> dict[str, Any]:
-    """The circuit as plain JSON values."""
-    block: dict[str, Any] = json.loads(to_json(circuit))
+    """The circuit as plain JSON values. Raises FileFormatError for what no file can hold."""
+    block: dict[str, Any] = json.loads(to_json(circuit, "a circuit"))
     return block
 
 
@@ -20,18 +19,6 @@ def from_block(block: Any, file: str) -> Circuit:
     """The circuit in what `to_block` gave.
 
     Raises:
-        FileFormatError: Another kind or version, or incomplete.
+        FileFormatError: Another kind or version, damaged or incomplete; `file` is where it stands.
     """
-    found = {name: block.get(name) for name in FORMAT} if isinstance(block, dict) else None
-    if found != FORMAT:
-        raise FileFormatError(
-            f"{file} holds a Circuit of version {(found or {}).get('version')!r:.80}, and this "
-            f"release reads version {FORMAT['version']}; make it again, or install the release "
-            "that wrote it."
-        )
-    try:
-        return Circuit(**attributes_of(block))
-    except (KeyError, TypeError, ValueError, AttributeError, InterpError) as error:
-        raise FileFormatError(
-            f"{file} has a missing or broken part in its entry interp ({error}); write it again."
-        ) from error
+    return Circuit(**attributes_of(block, file))

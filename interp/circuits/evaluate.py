@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,11 +15,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.ablations import ablation_of, require_shape, run_circuits
+from interp.circuits.ablations import (
+    ablation_of,
+    require_ablation,
+    require_shape,
+    run_circuits,
+)
 from interp.circuits.circuit import Circuit
 from interp.circuits.random_circuits import random_circuits
 from interp.display import Displayed, as_html
-from interp.engine.subgraph import Subgraphs
+from interp.engine.metrics import resolve as resolve_metric
+from interp.engine.stored import LEFT_OUT, metric_identity
 from interp.errors import CircuitError, did_you_mean
 from interp.models import Model
 from interp.plots import site_bars
@@ -25,9 +33,13 @@ from interp.plots.colors import MISSING
 from interp.prompts import PromptSet
 from interp.provenance import provenance
 from interp.saved import Saved
+from interp.workers import Engine, Here
+from interp.workers.opened import opened
 
 FORMS = ("f", "f_mean_of_ratios", "share", "difference")
 RESAMPLES = 1000
+RESULT = "evaluation.safetensors"
+"""The file in a run's folder that holds the whole evaluation, for `Evaluation.load`."""
 
 Averager = Callable[[Float[Tensor, "*rows prompts"]], Tensor]
 """From values to their mean over prompts `[*rows]`, or over resamples of them `[*rows resamples]`.
@@ -216,6 +228,9 @@ def evaluate(
     random: int = 10,
     control: Model | None = None,
     seed: int = 0,
+    run: str | Path | None = None,
+    engine: Engine | None = None,
+    command: str | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """The metric of circuits alone, everything outside them ablated; all run side by side.
@@ -239,46 +254,72 @@ def evaluate(
         random: Random circuits of the size of each, the control; see `random_circuits`.
         control: Another model in which the same circuits are run, such as `model.untrained()`.
         seed: Of the random circuits and of resampling.
+        run: A folder in which what is computed is kept as it comes. The same call with the same
+            folder goes on where it was stopped, and gives the same bits on the same machine; a
+            call that differs in model, prompts, circuits or options is refused. What the control
+            gives is kept beside it, in a folder whose name ends in "-control".
+        engine: Who computes: this process by default, or an engine of `interp.workers`.
+        command: The shell line that does the same, for the provenance and the run.
         progress: Show a bar.
 
     Raises:
         CircuitError: Circuits of another shape, none, or an unknown ablation.
+        RunError: A folder that holds something else or another run; that another process writes;
+            or that cannot be written.
         PromptError, MetricError, InterventionError, ModelError: What their names say.
     """
     named = {"circuit": circuits} if isinstance(circuits, Circuit) else dict(circuits)
     require_shape(model, list(named.values()))
+    require_ablation(prompts, ablation, over=over, fit=fit)
+    measure, engine = resolve_metric(metric), engine or Here()
     drawn = [[circuit, *random_circuits(circuit, random, seed=seed)] for circuit in named.values()]
-
-    def run(some: Model, flat: list[Circuit]) -> Subgraphs:
-        operation = ablation_of(
-            some, prompts, ablation, over=over, fit=fit, seed=seed, progress=progress
-        )
-        return run_circuits(some, prompts, flat, operation, metric=metric, progress=progress)
-
-    found = run(model, [each for those in drawn for each in those])
-    values = found.values.unflatten(0, (len(named), 1 + random))
-    about: dict[str, Any] = {"ablation": ablation, "over": over, "metric": found.metric}
+    about: dict[str, Any] = {"ablation": ablation, "over": over, "metric": measure.name}
     about |= {"random": random, "random_seed": seed}
-    if fit is not None:
-        about["fit_hash"] = fit.hash
-
-    def made(some: Model, ran: Subgraphs, values: Tensor, **controls: Any) -> Evaluation:
-        return Evaluation(
+    about |= {} if fit is None else {"fit_hash": fit.hash}
+    about |= {} if command is None else {"command": command}
+    source = provenance(model, prompts, **about) | {"device": engine.where(model)}
+    identity = {key: value for key, value in source.items() if key not in LEFT_OUT} | {
+        "metric": metric_identity(measure),
+        "circuits": {name: _hash(circuit) for name, circuit in named.items()},
+    }
+    identity |= {} if control is None else {"control": control.weights_hash}
+    with opened(
+        run, model, engine, kind="evaluation", result=RESULT, identity=identity, command=command
+    ) as store:
+        operation = ablation_of(
+            model, prompts, ablation, over=over, fit=fit, seed=seed, progress=progress
+        )
+        flat = [each for those in drawn for each in those]
+        how: dict[str, Any] = {"metric": metric, "engine": engine, "progress": progress}
+        ran = run_circuits(model, prompts, flat, operation, run=store, **how)
+        values = ran.values.unflatten(0, (len(named), 1 + random))
+        other = None
+        if control is not None:
+            how |= {"ablation": ablation, "over": over, "fit": fit, "seed": seed}
+            beside = None if run is None else f"{run}-control"
+            other = evaluate(control, prompts, named, random=0, run=beside, command=command, **how)
+        found = Evaluation(
             circuits=named,
-            values=values,
+            values=values[:, 0],
             clean=ran.clean,
             empty=ran.empty,
+            random=values[:, 1:],
             metric=ran.metric,
             ablation=ablation,
-            provenance=provenance(some, prompts, **about),
-            **controls,
+            provenance=source,
+            control=other,
         )
+        if store is not None:
+            store.finish(found.save)
+    return found
 
-    other = None
-    if control is not None:
-        ran = run(control, list(named.values()))
-        other = made(control, ran, ran.values, random=ran.values[:, None][:, :0])
-    return made(model, found, values[:, 0], random=values[:, 1:], control=other)
+
+def _hash(circuit: Circuit) -> str:
+    """16 hexadecimal digits that change with any edge that is kept, and where nodes are."""
+    places = sorted((str(node), sorted(roles)) for node, roles in circuit.places.items())
+    digest = hashlib.sha256(f"{circuit.shape} {places} ".encode())
+    digest.update(circuit.kept.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def mean(values: Float[Tensor, "*rows prompts"]) -> Float[Tensor, "*rows"]:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from interp.activations.batches import require_fit
 from interp.circuits.shape import Shape
+from interp.engine.clean import CleanRun
 from interp.engine.gradients import weight_of
 from interp.engine.groups import groups
 from interp.engine.memory import largest_group
-from interp.engine.replay import CleanRun, Replay, replay_of
+from interp.engine.replay import Replay, replay_of
 from interp.engine.sources import patterns_of
 from interp.engine.sweep import require_ready
 from interp.errors import CircuitError

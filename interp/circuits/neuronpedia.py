@@ -24,6 +24,7 @@ from typing import Any
 from interp.circuits.circuit import Circuit, owners
 from interp.circuits.embedded import from_block, to_block
 from interp.errors import FileFormatError
+from interp.json_file import read_json, write_text
 from interp.sites import Head, Input, Logits, Site
 
 EVERYWHERE = "(all positions)"
@@ -37,9 +38,7 @@ def write_neuronpedia(circuit: Circuit, path: str | Path) -> Path:
     Returns the path. The slug of the graph is the name of the file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_graph(circuit, path.stem), allow_nan=False, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(_graph(circuit, path.stem), allow_nan=False, indent=1) + "\n")
     return path
 
 
@@ -51,12 +50,7 @@ def read_neuronpedia(path: str | Path) -> Circuit:
             one whose nodes or links were changed, so that they no longer show the circuit in it.
     """
     path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}); {WAY_OUT}.") from error
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path} is not whole JSON ({error}); {WAY_OUT}.") from error
+    data = read_json(path, way_out=WAY_OUT)
     about = data.get("metadata") if isinstance(data, dict) else None
     if not isinstance(about, dict):
         raise FileFormatError(f"{path} is no attribution graph: it has no metadata; {WAY_OUT}.")
@@ -165,12 +159,12 @@ def _weights(circuit: Circuit) -> dict[tuple[Site, Site], float]:
     return weights
 
 
-def _drawn(graph: dict[str, Any]) -> tuple[set[str], dict[tuple[str, str], float]] | None:
+def _drawn(graph: dict[str, Any]) -> tuple[list[str], list[tuple[str, str, float]]] | None:
     """Which nodes and links a graph has; None for what is no graph."""
     try:
         return (
-            {node["node_id"] for node in graph["nodes"]},
-            {(link["source"], link["target"]): link["weight"] for link in graph["links"]},
+            sorted(node["node_id"] for node in graph["nodes"]),
+            sorted((link["source"], link["target"], link["weight"]) for link in graph["links"]),
         )
     except (KeyError, TypeError):
         return None

@@ -14,11 +14,12 @@ from torch import Tensor
 from interp.activations import capture
 from interp.display import Displayed
 from interp.engine import Intervention
+from interp.engine.clean import CleanRun
 from interp.engine.groups import Group, groups
 from interp.engine.memory import largest_group
 from interp.engine.metrics import Metric
 from interp.engine.naive import edited
-from interp.engine.replay import CleanRun, Replay, replay_of
+from interp.engine.replay import Replay, replay_of
 from interp.engine.score import Scorer
 from interp.engine.sources import Sources
 from interp.models import Model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from interp.engine.subgraph import graph_edges
+from interp.engine.graph import graph_edges
 from interp.errors import CircuitError
 from interp.models import Model
 from interp.saved import register

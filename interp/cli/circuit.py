@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,18 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli import complete, names
+from interp.cli.engines import engine_of
 from interp.cli.options import (
     Ablation,
+    Address,
     AsJson,
     Device,
+    Devices,
     DType,
+    EngineName,
+    Gpus,
     MetricName,
     ModelName,
     Revision,
+    RunFolder,
     Save,
     Seed,
     TaskName,
+    Workers,
 )
+from interp.cli.resumable import command_line, resumable
 
 if TYPE_CHECKING:
     from interp.circuits import Circuit, Evaluation
@@ -60,6 +69,12 @@ def circuit(
     device: Device = None,
     dtype: DType = None,
     revision: Revision = None,
+    engine: EngineName = "here",
+    address: Address = None,
+    workers: Workers = None,
+    gpus: Gpus = None,
+    devices: Devices = None,
+    run: RunFolder = None,
     as_json: AsJson = False,
     save: Save = None,
     out: Annotated[Path | None, typer.Option(help="Write the circuit here, as JSON.")] = None,
@@ -67,7 +82,8 @@ def circuit(
     """Find the circuit of a task, and judge it on other prompts.
 
     It is found on prompts of the task's training split and judged on its test split, beside random
-    circuits of the same size.
+    circuits of the same size. With --run, or on another engine, that is for judging it: what is
+    found is found again, in this process.
 
     Examples:
     interp circuit polymath --task ioi --out ioi.json
@@ -78,35 +94,70 @@ def circuit(
     from interp.cli.keep import keep
     from interp.models import load
 
-    show.say(f"Loading {model}")
-    loaded = load(model, device=device, dtype=dtype, revision=revision)
-    found_on = prompts_of(loaded, task, n, seed, "train")
-    judged_on = prompts_of(loaded, task, n, seed, "test")
-    show.say(f"Scoring with {method}")
     chosen = threshold is None and method != "acdc"
-    found = discover(
-        loaded,
-        found_on,
-        method=method,
-        metric=metric,
-        size=read_size(size) if chosen else None,
-        select="threshold" if threshold is not None and method != "acdc" else select,
-        threshold=threshold,
+    place: dict[str, Any] = {"address": address, "workers": workers, "gpus": gpus}
+    place |= {"devices": devices}
+    computing = engine_of(engine, **place)
+    command = command_line(
+        "interp circuit",
+        model,
+        {
+            "task": task,
+            "method": method,
+            "seed": seed,
+            "n": n,
+            "size": size if chosen else None,
+            "select": select if chosen else None,
+            "threshold": threshold,
+            "metric": None if metric == "logit_diff" else metric,
+            "ablation": None if ablation == "counterfactual" else ablation,
+            "device": device,
+            "dtype": dtype,
+            "revision": revision,
+            "engine": None if engine == "here" else engine,
+            **place,
+            "run": run,
+        },
     )
-    if atlas is not None:
-        from interp.heads import HeadAtlas
+    kept = nullcontext() if run is None else resumable(run, command, option="--run")
+    with kept:
+        show.say(f"Loading {model}")
+        loaded = load(model, device=device, dtype=dtype, revision=revision)
+        found_on = prompts_of(loaded, task, n, seed, "train")
+        judged_on = prompts_of(loaded, task, n, seed, "test")
+        show.say(f"Scoring with {method}")
+        found = discover(
+            loaded,
+            found_on,
+            method=method,
+            metric=metric,
+            size=read_size(size) if chosen else None,
+            select="threshold" if threshold is not None and method != "acdc" else select,
+            threshold=threshold,
+        )
+        if atlas is not None:
+            from interp.heads import HeadAtlas
 
-        found = found.labelled(HeadAtlas.load(atlas).labels())
-    command = f"interp circuit {model} --task {task} --method {method} --seed {seed} --n {n}"
-    command += f" --size {size} --select {select}" if chosen else f" --threshold {threshold}"
-    found = replace(found, provenance=found.provenance | {"task": task, "command": command})
-    show.say("Running the circuit alone")
-    evaluation = evaluate(loaded, judged_on, found, ablation=ablation, metric=metric, seed=seed)
+            found = found.labelled(HeadAtlas.load(atlas).labels())
+        found = replace(found, provenance=found.provenance | {"task": task, "command": command})
+        show.say("Running the circuit alone")
+        evaluation = evaluate(
+            loaded,
+            judged_on,
+            found,
+            ablation=ablation,
+            metric=metric,
+            seed=seed,
+            run=run,
+            engine=computing,
+            command=command,
+        )
+    if run is not None:
+        show.wrote(run / "evaluation.safetensors")
     if out is not None:
         found.save(out)
         show.wrote(out)
-    about = evaluation.provenance | {"command": command}
-    keep(save, circuit=found, evaluation=replace(evaluation, provenance=about))
+    keep(save, circuit=found, evaluation=evaluation)
     if as_json:
         show.print_json(
             {

@@ -40,6 +40,7 @@ CIRCUIT_METHODS = (
     "nap-ig",
     "exact-nodes",
 )
+ENGINES = ("here", "ray")
 KINDS = (
     "previous-token",
     "duplicate-token",

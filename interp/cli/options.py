@@ -51,7 +51,48 @@ DType = Annotated[
         autocompletion=complete.dtypes,
     ),
 ]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="Who computes: here (this process), or ray (the workers of a Ray cluster).",
+        autocompletion=complete.engines,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Of ray: the cluster to join, or auto for the one on this machine; by default one is "
+        "started here, and ended with the command.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of ray: at most so many; as many as there is room for by default."),
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Of ray: GPUs of each worker; by default one if the model is on one here."
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        help="Several devices of this machine, with commas between, such as cuda:0,cuda:1."
+    ),
+]
 Revision = Annotated[str | None, typer.Option(help="A checkpoint, or a branch of a hub model.")]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        metavar="FOLDER",
+        help="Keep what is computed here as it comes; the same command goes on where it was "
+        "stopped. See interp runs.",
+    ),
+]
 Save = Annotated[
     Path | None,
     typer.Option(

@@ -19,10 +19,14 @@ else:
 
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 TABLES = (".parquet", ".csv", ".json")
+ROWS = {"sweep": "sites", "atlas": "heads", "evaluation": "circuits"}
+"""Of what there is a row in the table of each kind of run."""
+ABOUT = ("metric", "method", "ablation", "provenance")
+"""What a table in JSON says beside its rows."""
 
 runs = typer.Typer(
     no_args_is_help=True,
-    help="List, show, export, verify and remove what sweeps keep.",
+    help="List, show, export, verify and remove what sweeps, scans and circuits keep.",
     epilog="Begin with: interp sweep polymath --task ioi --out run",
 )
 
@@ -53,7 +57,9 @@ def list_runs(
         return
     rows = [_row(path, run) for path, run in zip(paths, found, strict=True)]
     title = f"{len(paths)} run{'' if len(paths) == 1 else 's'} in {folder}"
-    show.table(("run", "state", "chunks", "size", "model", "task", "begun"), rows, title=title)
+    show.table(
+        ("run", "state", "chunks", "size", "kind", "model", "task", "begun"), rows, title=title
+    )
 
 
 @runs.command(cls=Command)
@@ -87,8 +93,8 @@ def export(
     out: Annotated[
         Path,
         typer.Option(
-            help="A row for each site: .parquet, .csv or .json; or every value of every prompt: "
-            ".safetensors."
+            help="A row for each site, head or circuit: .parquet, .csv or .json; or all that was "
+            "found: .safetensors, of a scan .json or .parquet."
         ),
     ],
     as_json: AsJson = False,
@@ -102,17 +108,21 @@ def export(
     """
     from interp import runs as store
     from interp.cli import show
-    from interp.engine import SweepResult
+    from interp.heads import HeadAtlas
+    from interp.results import load
 
     if out.suffix not in (*TABLES, ".safetensors"):
         raise RunError(
             f"{out} ends in {out.suffix or 'nothing'}; name a file in .parquet, .csv, .json or "
             ".safetensors."
         )
-    result = SweepResult.load(store.result_of(run))
+    result, kind = load(store.result_of(run)), store.info(run).identity.get("kind", "")
+    frame, rows = result.to_frame(), ROWS.get(kind, "rows")
+    whole = (".json", ".parquet") if isinstance(result, HeadAtlas) else (".safetensors",)
+    if out.suffix not in (*TABLES, *whole):
+        raise RunError(f"{run} is a scan; name a file in .json, .parquet or .csv.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    frame = result.to_frame()
-    if out.suffix == ".safetensors":
+    if out.suffix in whole:
         result.save(out)
     elif out.suffix == ".parquet":
         frame.to_parquet(out)
@@ -120,11 +130,11 @@ def export(
         frame.to_csv(out, index=False)
     else:
         records = json.loads(frame.to_json(orient="records"))
-        about = {"metric": result.metric, "method": result.method, "provenance": result.provenance}
-        out.write_text(json.dumps({**about, "sites": records}, indent=1) + "\n", encoding="utf-8")
+        about = {name: getattr(result, name) for name in ABOUT if hasattr(result, name)}
+        out.write_text(json.dumps({**about, rows: records}, indent=1) + "\n", encoding="utf-8")
     show.wrote(out)
     if as_json:
-        show.print_json({"run": str(run), "wrote": str(out), "sites": len(frame)})
+        show.print_json({"run": str(run), "wrote": str(out), rows: len(frame)})
 
 
 @runs.command(cls=Command)
@@ -191,8 +201,8 @@ def _told(run: RunInfo) -> dict[str, Any]:
 
 def _row(path: Path, run: RunInfo | RunError) -> tuple[str, ...]:
     if isinstance(run, RunError):
-        return (str(path), "damaged", "", "", "", "", "")
-    about = [_text(run.identity.get(name)) for name in ("model", "task")]
+        return (str(path), "damaged", *[""] * 6)
+    about = [_text(run.identity.get(name)) for name in ("kind", "model", "task")]
     begun = run.history[0]["at"] if run.history else ""
     return (str(path), run.state, _chunks(run), _size(run.bytes), *about, begun)
 
@@ -208,4 +218,6 @@ def _size(count: int) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {each}" for name, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return "" if value is None else str(value)

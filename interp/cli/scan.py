@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from interp.cli import complete
-from interp.cli.options import AsJson, Device, DType, ModelName, Revision, Save, Seed
+from interp.cli.engines import engine_of
+from interp.cli.options import (
+    Address,
+    AsJson,
+    Device,
+    Devices,
+    DType,
+    EngineName,
+    Gpus,
+    ModelName,
+    Revision,
+    RunFolder,
+    Save,
+    Seed,
+    Workers,
+)
+from interp.cli.resumable import command_line, resumable
 
 if TYPE_CHECKING:
     from interp.heads import HeadAtlas
@@ -41,6 +57,12 @@ def scan(
     device: Device = None,
     dtype: DType = None,
     revision: Revision = None,
+    engine: EngineName = "here",
+    address: Address = None,
+    workers: Workers = None,
+    gpus: Gpus = None,
+    devices: Devices = None,
+    run: RunFolder = None,
     as_json: AsJson = False,
     save: Save = None,
     html: Annotated[Path | None, typer.Option(help="Write a report here, as one page.")] = None,
@@ -54,7 +76,8 @@ def scan(
     """Score every head by what it does, and check that it matters.
 
     The heads named after a kind are taken out together, on the task that they are said to serve,
-    and compared with as many random heads.
+    and compared with as many random heads. With --run it goes on where it was stopped, and the
+    scan of the untrained twin is kept in FOLDER-untrained.
 
     Kinds: previous-token, duplicate-token, induction, current-token, first-token, prefix-matching,
     copying, successor, retrieval, name-copying, name-suppressing, name-mover, copy-suppression,
@@ -63,6 +86,7 @@ def scan(
     Examples:
     interp scan polymath
     interp scan gpt2 --kinds induction,name-mover --html gpt2.html
+    interp scan polymath --run runs/polymath
     interp scan induction --checkpoints data/models/induction
     """
     from interp.cli import show
@@ -74,22 +98,57 @@ def scan(
     wanted = None if kinds is None else [kind.strip() for kind in kinds.split(",")]
     options: dict[str, Any] = {"n": n, "seed": seed}
     if checkpoints is not None:
-        for name, value in (("revision", revision), ("threshold", threshold), ("card", card)):
+        refused = {"revision": revision, "threshold": threshold, "card": card, "run": run}
+        refused |= {"devices": devices, "engine": None if engine == "here" else engine}
+        for name, value in refused.items():
             if value is not None:
                 raise typer.BadParameter(f"--{name} means nothing with --checkpoints.")
         _scan_checkpoints(
             model, checkpoints, wanted, options, device, dtype, as_json, save, html, out
         )
         return
-    show.say(f"Loading {model}")
-    loaded = load(model, device=device, dtype=dtype, revision=revision)
-    show.say(f"Scanning {model}")
-    atlas = scan_heads(loaded, wanted, check=check, **options)
-    twin = None
-    if control:
-        show.say(f"Scanning an untrained twin of {model}")
-        with suppress(MetricError):  # random weights do nothing that a few kinds could measure
-            twin = scan_heads(loaded.untrained(), atlas.kinds, check=False, **options)
+    place: dict[str, Any] = {"address": address, "workers": workers, "gpus": gpus}
+    place |= {"devices": devices}
+    computing = engine_of(engine, **place)
+    command = command_line(
+        "interp scan",
+        model,
+        {
+            "kinds": kinds,
+            "n": n,
+            "seed": seed,
+            "threshold": threshold,
+            "no-check": not check,
+            "no-control": not control,
+            "device": device,
+            "dtype": dtype,
+            "revision": revision,
+            "engine": None if engine == "here" else engine,
+            **place,
+            "run": run,
+            "save": save,
+            "html": html,
+            "out": out,
+            "card": card,
+        },
+    )
+    kept = nullcontext() if run is None else resumable(run, command, option="--run")
+    options |= {"engine": computing, "command": None if run is None else command}
+    with kept:
+        show.say(f"Loading {model}")
+        loaded = load(model, device=device, dtype=dtype, revision=revision)
+        show.say(f"Scanning {model}")
+        atlas = scan_heads(loaded, wanted, check=check, run=run, **options)
+        twin = None
+        if control:
+            show.say(f"Scanning an untrained twin of {model}")
+            beside = None if run is None else f"{run}-untrained"
+            with suppress(MetricError):  # random weights do nothing that a few kinds could measure
+                twin = scan_heads(
+                    loaded.untrained(), atlas.kinds, check=False, run=beside, **options
+                )
+    if run is not None:
+        show.wrote(run / "atlas.json")
     if out is not None:
         atlas.save(out)
         show.wrote(out)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import shlex
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from interp.cli import complete, names
+from interp.cli.engines import engine_of
 from interp.cli.options import (
+    Address,
     AsJson,
     Device,
+    Devices,
     DType,
+    EngineName,
+    Gpus,
     MetricName,
     ModelName,
     Revision,
     Seed,
     TaskName,
+    Workers,
 )
-from interp.errors import RunError
+from interp.cli.resumable import command_line, resumable
 
 if TYPE_CHECKING:
     from interp.engine import SweepResult
@@ -70,6 +72,11 @@ def sweep(
     device: Device = None,
     dtype: DType = None,
     revision: Revision = None,
+    engine: EngineName = "here",
+    address: Address = None,
+    workers: Workers = None,
+    gpus: Gpus = None,
+    devices: Devices = None,
     as_json: AsJson = False,
     out: Annotated[
         Path | None,
@@ -82,12 +89,13 @@ def sweep(
     """Change one part after another, and say which matter for a task.
 
     With --out it is a run: stopped at any moment, by Ctrl-C or by the end of the machine, it goes
-    on where it was, with the same numbers. See interp runs.
+    on where it was, with the same numbers, also on another engine. See interp runs.
 
     Examples:
     interp sweep polymath --task ioi
     interp sweep polymath --task ioi --method patch --sites resid --positions S2,END
     interp sweep polymath --task ioi --sites neurons:3 --out runs/neurons
+    interp sweep gpt2 --task ioi --engine ray --address auto --out runs/heads
     """
     from interp import tasks
     from interp.cli import show
@@ -99,7 +107,11 @@ def sweep(
         direction = direction or "denoise"
     elif direction is not None:
         raise typer.BadParameter(f"{method} has no direction; only patch has.")
-    command = _command(
+    place: dict[str, Any] = {"address": address, "workers": workers, "gpus": gpus}
+    place |= {"devices": devices}
+    computing = engine_of(engine, **place)
+    command = command_line(
+        "interp sweep",
         model,
         {
             "task": task,
@@ -114,10 +126,12 @@ def sweep(
             "device": device,
             "dtype": dtype,
             "revision": revision,
+            "engine": None if engine == "here" else engine,
+            **place,
             "out": out,
         },
     )
-    with _resumable(out, command), _warnings_as_lines():
+    with resumable(out, command, option="--out"):
         show.say(f"Loading {model}")
         loaded = load(model, device=device, dtype=dtype, revision=revision)
         prompts = tasks.get(task).sample(loaded, n, seed=seed)
@@ -130,6 +144,7 @@ def sweep(
             metric=metric,
             method=method,
             direction=direction or "noise",
+            engine=computing,
             run=out,
             over=over if method == "mean" else None,
             seed_of_method=seed if method == "resample" else None,
@@ -181,51 +196,6 @@ def _operation(method: str, over: str, seed: int) -> Any:
             f"There is no method {method!r}: {did_you_mean(method, names.SWEEP_METHODS)}"
         )
     return Patch() if method == "patch" else operation_of(method, over, seed)
-
-
-def _command(model: str, options: dict[str, Any]) -> str:
-    """The shell line that does the same again."""
-    words = ["interp", "sweep", model]
-    for name, value in options.items():
-        if value is not None:
-            joined = f"--{name}={value}"  # a value may begin with a dash, such as position -1
-            words += [joined] if str(value).startswith("-") else [f"--{name}", str(value)]
-    return shlex.join(words)
-
-
-@contextmanager
-def _resumable(out: Path | None, command: str) -> Iterator[None]:
-    """Say what a run has already, and, when it is stopped, how it goes on."""
-    from interp import runs
-
-    if out is not None and runs.is_run(out):
-        known = runs.info(out)
-        typer.echo(f"Resuming: {_progress(known)} done", err=True)
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        if out is None:
-            told = "nothing is kept; with --out FOLDER what is done would be."
-        else:
-            try:
-                told = f"{_progress(runs.info(out))} kept in {out}; go on with: {command}"
-            except RunError:  # stopped before there was one
-                told = f"nothing was done yet; begin again with: {command}"
-        raise type(stop)(told) from stop
-
-
-def _progress(run: Any) -> str:
-    of = "" if run.chunks is None else f" of {run.chunks:,}"
-    return f"{run.done:,}{of} chunks are"
-
-
-@contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    """A warning of ours is one line on stderr."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("always", category=UserWarning, module=r"interp\.")
-        warnings.showwarning = lambda message, *_, **__: typer.echo(f"Warning: {message}", err=True)
-        yield
 
 
 def _summary(result: SweepResult, top: int) -> dict[str, Any]:

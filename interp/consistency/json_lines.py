@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from interp.consistency.questions import Question
-from interp.errors import FileFormatError, TaskError
+from interp.errors import FileFormatError, TaskError, one_line
+from interp.json_file import read_json_lines
 
 WAY_OUT = 'each line is a JSON object like {"question": "Is ice cold?", "answer": "yes"}'
 
@@ -35,13 +35,8 @@ def read_questions(
     if "{question}" not in template:
         raise TaskError(f"The template {template!r} lacks {{question}}; put it where that belongs.")
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path} is not UTF-8 text ({error}).") from error
-    rows = {i: _row(path, i, line) for i, line in enumerate(lines, 1) if line.strip()}
+    lines = read_json_lines(path, way_out=WAY_OUT)
+    rows = {number: _row(path, number, row) for number, row in lines}
     if not rows:
         raise FileFormatError(f"{path} holds no questions; {WAY_OUT}.")
     seen = tuple(sorted({row["answer"] for row in rows.values()}))
@@ -59,25 +54,24 @@ def read_questions(
                 )
             )
         except TaskError as error:
-            raise FileFormatError(f"{path}, line {i}: {error}") from error
+            raise FileFormatError(
+                f"{path}, line {i} is no question ({one_line(error)}); {WAY_OUT}."
+            ) from error
     return found
 
 
-def _row(path: Path, i: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise FileFormatError(f"{path}, line {i} is not JSON ({error}); {WAY_OUT}.") from error
+def _row(path: Path, i: int, row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise FileFormatError(f"{path}, line {i} is no JSON object; {WAY_OUT}.")
     for name in ("question", "answer"):
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise FileFormatError(
-                f"{path}, line {i} has {row.get(name)!r} for {name!r}, which is no text; {WAY_OUT}."
+                f"{path}, line {i} has {row.get(name)!r:.80} for {name!r}, which is no text; "
+                f"{WAY_OUT}."
             )
     labels = row.get("labels", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise FileFormatError(
-            f"{path}, line {i} has the labels {labels!r}; give a list of texts, or none."
+            f"{path}, line {i} has the labels {labels!r:.80}; give a list of texts, or none."
         )
     return row

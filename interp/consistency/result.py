@@ -294,7 +294,7 @@ class Consistency:
 
         Raises FileFormatError for a file of another kind or version, or an incomplete one.
         """
-        return cls(**result_file.read(Path(path)))
+        return result_file.read(Path(path), cls)
 
     def __repr__(self) -> str:
         found = self.separations["ic"]

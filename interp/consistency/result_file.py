@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,57 +15,43 @@ from torch import Tensor
 from interp.consistency.layer_weights import LayerWeights
 from interp.consistency.questions import Question
 from interp.consistency.thresholds import Thresholds
-from interp.errors import FileFormatError, InterpError
+from interp.errors import FileFormatError, one_line
+from interp.saved import BROKEN, fitted
+from interp.table_file import read_table, write_table
 
-FORMAT = {"format": "interp.Consistency", "version": 1}
+FORMAT, VERSION = "interp.Consistency", 1
+ENTRIES = ("questions", "thresholds", "tuned", "transferred", "provenance", "paths")
 WAY_OUT = "write one with Consistency.save or `interp consistency MODEL --out ic.json`"
+Made = TypeVar("Made")
 
 
 def write(path: Path, parts: Mapping[str, Any]) -> Path:
     """Write the attributes of a measurement, making folders as needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about, columns = _about(parts), _columns(parts)
-    if path.suffix == ".parquet":
-        table = pa.table(columns).replace_schema_metadata({"interp": json.dumps(about)})
-        pq.write_table(table, path)
-    else:
-        text = json.dumps(about | {"paths": columns}, allow_nan=False, separators=(",", ":"))
-        path.write_text(text + "\n", encoding="utf-8")
-    return path
+    told = _about(parts) | {"paths": _columns(parts)}
+    return write_table(path, told, columns="paths", format=FORMAT, version=VERSION)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The attributes of the measurement in a file.
+def read(path: Path, cls: type[Made]) -> Made:
+    """The measurement in a file, as an instance of its class.
 
     Raises:
         FileFormatError: Not a file, of another kind or version, or incomplete.
     """
+    data = read_table(
+        path, columns="paths", format=FORMAT, version=VERSION, entries=ENTRIES, way_out=WAY_OUT
+    )
     try:
-        data = _read_parquet(path) if path.suffix == ".parquet" else json.loads(path.read_bytes())
-    except OSError as error:
-        why = error.strerror or "it is no whole Parquet file"
-        raise FileFormatError(f"{path} cannot be read ({why}); {WAY_OUT}.") from error
-    except (ValueError, RecursionError, pa.ArrowException) as error:
-        raise FileFormatError(f"{path} is not whole ({error}); {WAY_OUT}.") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT["format"]:
-        raise FileFormatError(f"{path} does not hold a Consistency; {WAY_OUT}.")
-    if data.get("version") != FORMAT["version"]:
+        return fitted(cls, **_parts(data))
+    except BROKEN as error:
         raise FileFormatError(
-            f"{path} is a Consistency of version {data.get('version')!r}, and this release reads "
-            f"version {FORMAT['version']}; measure again, or install the release that wrote it."
-        )
-    try:
-        return _parts(data)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, InterpError) as error:
-        broken = f"{path} has a missing or broken part ({error}); {WAY_OUT}."
-        raise FileFormatError(broken) from error
+            f"{path} has a missing or broken part ({one_line(error)}); {WAY_OUT}."
+        ) from error
 
 
 def _about(parts: Mapping[str, Any]) -> dict[str, Any]:
     """All but the paths, as plain values."""
     thresholds: Thresholds = parts["thresholds"]
     return {
-        **FORMAT,
         "questions": [asdict(question) for question in parts["questions"]],
         "thresholds": {
             "values": thresholds.values.tolist(),
@@ -102,33 +85,43 @@ def _columns(parts: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 def _parts(data: dict[str, Any]) -> dict[str, Any]:
     questions = tuple(
-        Question(**{**each, "labels": tuple(each["labels"])}) for each in data["questions"]
+        fitted(Question, **{**each, "labels": tuple(each["labels"])}) for each in data["questions"]
     )
-    paths, fitted = data["paths"], data["thresholds"]
-    thresholds = Thresholds(
-        values=torch.tensor(fitted["values"], dtype=torch.float64),
-        labels=tuple(fitted["labels"]),
-        fitted_on=frozenset(fitted["fitted_on"]),
-        n=int(fitted["n"]),
+    paths, told = data["paths"], data["thresholds"]
+    thresholds = fitted(
+        Thresholds,
+        values=torch.tensor(told["values"], dtype=torch.float64),
+        labels=tuple(told["labels"]),
+        fitted_on=frozenset(told["fitted_on"]),
+        n=told["n"],
     )
-    shape = (len(questions), -1)
+    given = torch.tensor(paths["given"]).view(len(questions), -1)
+    if not bool(((given >= -1) & (given < len(thresholds.labels))).all()):
+        raise ValueError("a path gives a label that is none")
+    if len(paths["text"]) != given.numel():
+        raise ValueError(f"it has {len(paths['text'])} texts of {given.numel()} paths")
     size = thresholds.values.numel()
     latents = _numbers([[None] * size if row is None else row for row in paths["p"]])
-    given = torch.tensor(paths["given"]).view(shape)
+    latents = latents.view(*given.shape, *thresholds.values.shape)
+    thresholds.score(latents, questions)  # raises for other labels, layers, or their own questions
+    tuned, transferred = _weights(data["tuned"]), _weights(data["transferred"])
+    for weights in (tuned, transferred):
+        if weights is not None:
+            weights.require_fit(latents.shape[2], questions)
     return {
         "questions": questions,
-        "texts": tuple(map(str, paths["text"])),
+        "texts": tuple(paths["text"]),
         "given": given,
-        "log_probs": _numbers(paths["log_prob"]).view(shape),
+        "log_probs": _numbers(paths["log_prob"]).view(given.shape),
         "lengths": torch.tensor(paths["tokens"]).view(given.shape),
-        "latents": latents.view(*given.shape, *thresholds.values.shape),
+        "latents": latents,
         "untrained": _numbers(paths["untrained"]).view(given.shape)
         if "untrained" in paths
         else None,
         "thresholds": thresholds,
-        "tuned": _weights(data["tuned"]),
-        "transferred": _weights(data["transferred"]),
-        "provenance": dict(data["provenance"]),
+        "tuned": tuned,
+        "transferred": transferred,
+        "provenance": data["provenance"],
     }
 
 
@@ -146,18 +139,9 @@ def _weights_data(weights: LayerWeights | None) -> dict[str, Any] | None:
 def _weights(data: dict[str, Any] | None) -> LayerWeights | None:
     if data is None:
         return None
-    return LayerWeights(
-        weights=torch.tensor(data["weights"], dtype=torch.float64),
-        bias=float(data["bias"]),
-        fitted_on=frozenset(data["fitted_on"]),
-        n=int(data["n"]),
-    )
-
-
-def _read_parquet(path: Path) -> Any:
-    table = pq.read_table(path)
-    about = json.loads((table.schema.metadata or {}).get(b"interp", b"{}"))
-    return about | {"paths": table.to_pydict()}
+    weights = torch.tensor(data["weights"], dtype=torch.float64)
+    told = {**data, "weights": weights, "fitted_on": frozenset(data["fitted_on"])}
+    return fitted(LayerWeights, **told)
 
 
 def _numbers(values: list[Any]) -> Float[Tensor, "*any"]:
@@ -166,6 +150,6 @@ def _numbers(values: list[Any]) -> Float[Tensor, "*any"]:
     def number(value: Any) -> Any:
         if isinstance(value, list):
             return [number(each) for each in value]
-        return math.nan if value is None else float(value)
+        return math.nan if value is None else value
 
     return torch.tensor(number(values), dtype=torch.float64)

@@ -4,6 +4,7 @@ from interp.engine.ablation import ablate
 from interp.engine.attribution import attribute
 from interp.engine.edges import patch_edges
 from interp.engine.explain import Plan, explain
+from interp.engine.explain_edges import AttributionPlan, explain_attribution, explain_edges
 from interp.engine.interventions import (
     Add,
     Edit,
@@ -28,6 +29,7 @@ from interp.engine.sweep import run
 __all__ = [
     "METRICS",
     "Add",
+    "AttributionPlan",
     "Edit",
     "Intervention",
     "Mean",
@@ -43,6 +45,8 @@ __all__ = [
     "attribute",
     "everywhere",
     "explain",
+    "explain_attribution",
+    "explain_edges",
     "naive",
     "patch",
     "patch_edges",

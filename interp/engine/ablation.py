@@ -18,6 +18,7 @@ from interp.models import Model
 from interp.prompts import PromptSet
 from interp.sites import Site
 from interp.sites import resolve as resolve_sites
+from interp.workers import Engine
 
 METHODS = ("zero", "mean", "resample", "counterfactual", "optimal")
 
@@ -36,6 +37,7 @@ def ablate(
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
     devices: Sequence[str | torch.device] | None = None,
+    engine: Engine | None = None,
     run: str | Path | None = None,
     progress: bool = True,
 ) -> SweepResult:
@@ -67,8 +69,10 @@ def ablate(
         dtype: Compute in another precision, such as "bfloat16"; the error against the model's own,
             measured on some of the sites, is in `provenance["error"]`.
         devices: Several devices that share the work, such as ["cuda:0", "cuda:1"].
+        engine: Where it is computed, such as `interp.workers.Ray()`; here by default.
         run: A folder in which results are kept as they come: the same call goes on where it was
-            stopped. See `interp.engine.run`.
+            stopped. See `interp.engine.run`. Optimal constants are learned again, to the same
+            numbers.
         progress: Show a bar.
 
     Raises:
@@ -79,11 +83,6 @@ def ablate(
     """
     found = expand(resolve_sites(sites, model), prompts, positions)
     if method == "optimal":
-        if run is not None:
-            raise InterventionError(
-                "Optimal constants are learned before the sweep and are not kept; leave run out, "
-                "or give what interp.engine.optimal.optimal learned to interp.engine.run."
-            )
         interventions = optimal(model, prompts, found, progress=progress)
     else:
         operation = operation_of(method, over, seed)
@@ -98,6 +97,7 @@ def ablate(
         freeze=freeze,
         dtype=dtype,
         devices=devices,
+        engine=engine,
         run=run,
         progress=progress,
         over=over if method == "mean" else None,

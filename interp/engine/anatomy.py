@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from interp.errors import SiteError, UnsupportedModel
 from interp.models import Model
+from interp.models.placement import runs_on
 from interp.sites import MLP, Attn, Head, K, Neuron, Pattern, Q, Resid, Site, V
 
 KIND: dict[type[Site], str] = {
@@ -76,7 +78,8 @@ class Part:
     def hook(self, function: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
         """Call `function` on the tensor whenever the module runs; what it returns takes its place.
 
-        The function sees the features of this part alone, `[..., features]`.
+        The function sees the features of this part alone, `[..., features]`, on the device of the
+        module; what it returns may be on another.
         """
         if self.side == "in":
             handle = self.module.register_forward_pre_hook(
@@ -93,9 +96,11 @@ class Part:
 
     def _changed(self, function: Callable[[Tensor], Tensor | None], whole: Tensor) -> Tensor | None:
         if self.columns is None:
-            return function(whole)
-        changed = function(whole[..., self.columns])
-        return None if changed is None else whole.index_copy(-1, self.columns, changed)
+            changed = function(whole)
+            return None if changed is None else changed.to(whole.device)
+        columns = self.columns.to(whole.device)
+        changed = function(whole[..., columns])
+        return None if changed is None else whole.index_copy(-1, columns, changed.to(whole.device))
 
     def _on_input(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:
@@ -153,13 +158,23 @@ class Anatomy:
         return parts[needed]
 
 
-def anatomy(model: Model, module: nn.Module | None = None) -> Anatomy:
+def anatomy(
+    model: Model,
+    module: nn.Module | None = None,
+    *,
+    like: Model | None = None,
+    parallel: bool | None = None,
+) -> Anatomy:
     """The anatomy of `model.hf`, or of `module`, a structural copy of it.
+
+    For a model without weights, `like` is another of its architecture that has some, and `parallel`
+    what is known of that one.
 
     Raises UnsupportedModel for blocks that are not all alike, such as those without attention.
     """
     try:
-        return _anatomy(model, model.hf if module is None else module)
+        bridge = (like or model).bridge
+        return _anatomy(model, model.hf if module is None else module, bridge, parallel)
     except AttributeError as error:
         raise UnsupportedModel(
             f"{model.id} has blocks in which the parts that TransformerLens names cannot be found "
@@ -167,16 +182,16 @@ def anatomy(model: Model, module: nn.Module | None = None) -> Anatomy:
         ) from error
 
 
-def _anatomy(model: Model, module: nn.Module) -> Anatomy:
-    bridge: Any = model.bridge
+def _anatomy(model: Model, module: nn.Module, bridge: Any, parallel: bool | None) -> Anatomy:
     mapping = bridge.adapter.component_mapping
     layers: Any = module.get_submodule(mapping["blocks"].name)
     names = mapping["blocks"].submodules
     first = _block(model, layers[0], names, bridge.blocks[0], parallel=True)
-    parallel = first.mlp is not None and _runs_in_parallel(model, module, first)
+    if parallel is None:
+        parallel = first.mlp is not None and _runs_in_parallel(model, module, first)
     blocks = tuple(
         _block(model, block, names, bridged, parallel=parallel)
-        for block, bridged in zip(layers, bridge.blocks, strict=True)
+        for block, bridged in zip(layers, cycle(bridge.blocks), strict=False)
     )
     final = mapping["ln_final"].name if "ln_final" in mapping else ""
     owner, _, name = final.rpartition(".")
@@ -245,7 +260,7 @@ def _runs_in_parallel(model: Model, module: nn.Module, block: Block) -> bool:
     assert block.mlp is not None
     with Part(block.mlp, "in").hook(lambda x: seen.append(x.clone())):
         module(input_ids=tokens)
-        with block.parts["attn_out"].hook(lambda x: x + noise):
+        with block.parts["attn_out"].hook(lambda x: x + noise.to(x.device)):
             module(input_ids=tokens)
     return torch.equal(seen[0], seen[1])
 
@@ -270,7 +285,7 @@ def _projections(
     fused = attn.get_submodule(inside["qkv"].name)
     columns = _fused_columns(attn, inside["qkv"].name, bridge.attn)
     return {
-        each: Part(fused, "out", columns[each].to(model.device), heads[each]) for each in columns
+        each: Part(fused, "out", columns[each].to(runs_on(fused)), heads[each]) for each in columns
     }
 
 

@@ -22,6 +22,7 @@ from interp.engine.replay import Replay, replay_of
 from interp.engine.result import SweepResult
 from interp.errors import InterventionError, MetricError, ModelError, PromptError, did_you_mean
 from interp.models import Model
+from interp.models.quantised import require_gradients
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
@@ -134,6 +135,7 @@ def _require_call(model: Model, prompts: PromptSet, method: str, steps: int) -> 
             "Attribution compares clean with corrupt prompts and these have no counterfactuals; "
             "make them with corrupt=, or use interp.ablate."
         )
+    require_gradients(model, "Attribution takes")
     if model.hf.training:
         raise InterventionError(
             f"{model.id} is in training mode, so dropout would change every run; call "

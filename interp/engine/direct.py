@@ -35,24 +35,25 @@ def direct_stream(train: Train, jobs: Sequence[Job]) -> Float[Tensor, "jobs prom
             number for number, job in enumerate(jobs) if any(at == layer for at, _ in job.changes)
         ]
         if here:
-            total[here] += _added(train, layer, [jobs[number] for number in here])
+            added = _added(train, layer, [jobs[number] for number in here])
+            total[here] += added.to(total.device)
     return total
 
 
 def _added(train: Train, layer: int, jobs: Sequence[Job]) -> Float[Tensor, "jobs prompts d_model"]:
     """What the changes of one layer add to the stream in the last column."""
     run, column = train.run, train.run.length - 1
-    total = torch.zeros_like(run.stream[-1][:, -1:]).repeat(len(jobs), 1, 1)
+    total = torch.zeros_like(run.near(layer, "resid_pre", column)).repeat(len(jobs), 1, 1)
     kinds = {kind for job in jobs for at, kind in job.changes if at == layer}
     for kind in ("resid_pre", "resid_mid", "resid_post"):
         if kind in kinds:
-            clean = run.at(layer, kind)[:, -1:].repeat(len(jobs), 1, 1)
+            clean = run.near(layer, kind, column).repeat(len(jobs), 1, 1)
             total = total + changed(jobs, layer, kind, clean, column) - clean
     if kinds & _ATTENTION:
-        clean = run.parts["attn_out"][layer][:, -1:].repeat(len(jobs), 1, 1)
+        clean = run.near(layer, "attn_out", column).repeat(len(jobs), 1, 1)
         total = total + _attended(train, layer, jobs) - clean
     if kinds & {"neurons", "mlp_out"}:
-        clean = run.parts["mlp_out"][layer][:, -1:].repeat(len(jobs), 1, 1)
+        clean = run.near(layer, "mlp_out", column).repeat(len(jobs), 1, 1)
         total = total + train.added_by_mlp(layer, jobs, column) - clean
     return total.unflatten(0, (len(jobs), -1))[:, :, 0]
 
@@ -62,7 +63,7 @@ def _attended(train: Train, layer: int, jobs: Sequence[Job]) -> Tensor:
     if not any(job.at(layer, kind) for job in jobs for kind in _ATTENTION & {*EARLY}):
         return train.attended(layer, jobs, train.run.length - 1)
     seen: list[Tensor] = []
-    stream = train.run.stream[layer].repeat(len(jobs), 1, 1)
+    stream = train.run.near(layer, "resid_pre").repeat(len(jobs), 1, 1)
     values = train.values(layer, jobs, 0)
     part = train.replay.body.blocks[layer].parts["attn_out"]
     with (

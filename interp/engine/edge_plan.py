@@ -173,7 +173,7 @@ def _equals(
     for name, norm, stream in readers:
         normed = stream if norm is None else norm(kept[f"{name}_stream", layer])
         yield stream, kept.get((f"{name}_stream", layer), stream)
-        yield normed, kept[f"{name}_in", layer]
+        yield normed.to(stream.device), kept[f"{name}_in", layer]
     yield behind, kept["resid_post", layer]
 
 

@@ -89,10 +89,10 @@ def _through_projection(
     """Gradients at what the projection of queries, keys or values reads, for each head."""
     part = block.parts[bundle.address[0]]
     weight = weight_of(part.module)
-    weight = weight if part.columns is None else weight[part.columns]
+    weight = weight if part.columns is None else weight[part.columns.to(weight.device)]
     by_head = weight.unflatten(0, (part.heads, -1))[bundle.units]
     slope = slope.unflatten(-1, (part.heads, -1))[..., bundle.units, :]
-    return torch.einsum("nphk,hkd->nhpd", slope, by_head)
+    return torch.einsum("nphk,hkd->nhpd", slope, by_head.to(slope.device))
 
 
 def _written(body: Anatomy, both: Contrast, bundle: Bundle) -> Spread:
@@ -105,7 +105,7 @@ def _written(body: Anatomy, both: Contrast, bundle: Bundle) -> Spread:
     heads = block.parts["z"].heads
     by_head = weight_of(block.after_heads[0]).T.unflatten(0, (heads, -1))[bundle.units]
     change = change.unflatten(-1, (heads, -1))[..., bundle.units, :]
-    spread = torch.einsum("nphk,hkd->nhpd", change, by_head)
+    spread = torch.einsum("nphk,hkd->nhpd", change, by_head.to(change.device))
     norms = block.after_heads[1:]
     return push_forward(norms, both.clean["heads_out", layer], spread) if norms else spread
 

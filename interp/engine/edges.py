@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -12,10 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.engine.anatomy import Anatomy
+from interp.engine.clean import CleanRun
+from interp.engine.groups import Group
 from interp.engine.jobs import Change, Job
-from interp.engine.memory import halving, train_tokens
-from interp.engine.pairs import Ends, Pair, require_pairs, sweep_pairs
-from interp.engine.replay import CleanRun, Replay, Stream
+from interp.engine.memory import halving
+from interp.engine.pairs import Ends, Pair, first_difference, require_pairs, sweep_pairs
+from interp.engine.replay import Replay, Stream
 from interp.engine.result import SweepResult
 from interp.engine.train import Train, boarding_stage
 from interp.errors import InterventionError, SiteError
@@ -24,6 +28,7 @@ from interp.prompts import PromptSet
 from interp.sites import MLP, Edge, Head, Input, K, Logits, Q, Site, V
 from interp.sites import edges as every_edge
 from interp.sites import resolve as resolve_sites
+from interp.workers import Engine
 
 READS: dict[type[Site], str] = {Q: "q", K: "k", V: "v", MLP: "mlp_out", Logits: "logits"}
 """The part in which a reader shows what it makes of the stream."""
@@ -44,6 +49,8 @@ def patch_edges(
     *,
     metric: str | Callable[..., Any] = "logit_diff",
     direction: str = "noise",
+    engine: Engine | None = None,
+    run: str | Path | None = None,
     progress: bool = True,
 ) -> SweepResult:
     """The metric when one reader after another sees one component as it was in the other run.
@@ -73,30 +80,29 @@ def patch_edges(
         metric: A name in METRICS, or a function from logits `[prompts, vocab]` at each prompt's
             last token to values `[prompts]`.
         direction: "noise" moves readers of the clean run; "denoise" those of the corrupt run.
+        engine, run: Where it is computed, and where it is kept as it comes; see
+            `interp.engine.run`.
         progress: Show a bar.
 
     Raises:
         SiteError: An edge that the model lacks.
         InterventionError: Sites that are no edges, or a model whose blocks cannot be taken apart.
         PromptError: Prompts without counterfactuals.
+        RunError: A folder that holds something else, or another run, or cannot be written.
         MetricError, ModelError: What their names say.
     """
     replay = require_pairs(model, prompts, direction)
-    sites = _resolved(replay, edges)
     apart = {kind: heads_apart(replay, kind) for kind in "qkv"}
-
-    def rides(pair: Pair, rows: range) -> Ends:
-        return iter(_Rides(replay, pair, {row: sites[row] for row in rows}, apart))
-
     return sweep_pairs(
         model,
         prompts,
-        sites,
-        rides,
+        EdgeRides(_resolved(replay, edges), apart),
         KEPT,
         metric=metric,
         method="patch",
         direction=direction,
+        engine=engine,
+        run=run,
         progress=progress,
     )
 
@@ -133,6 +139,36 @@ def beside(src: Site, dst: Site) -> bool:
     return isinstance(src, Head) and isinstance(dst, MLP) and src.layer == dst.layer
 
 
+@dataclass(frozen=True, eq=False)
+class EdgeRides:
+    """What a sweep of edges is: all of them, and whether heads' parts are apart; see `Rides`."""
+
+    sites: tuple[Edge, ...]
+    apart: dict[str, bool]
+
+    def cut(self, replay: Replay, group: Group, tokens: int) -> list[list[int]]:
+        """The edges of some sources together: as many as board one train."""
+        by_source: dict[Site, list[int]] = {}
+        for row, edge in enumerate(self.sites):
+            by_source.setdefault(edge.src, []).append(row)
+        sources = sorted(by_source)
+        size = _at_once(len(group), group.length - first_difference(replay, group), tokens)
+        return [
+            [row for source in sources[at : at + size] for row in by_source[source]]
+            for at in range(0, len(sources), size)
+        ]
+
+    def ends(self, replay: Replay, pair: Pair, rows: Sequence[int], tokens: int) -> Ends:
+        """The ends of some edges on one group."""
+        return iter(
+            _Rides(replay, pair, {row: self.sites[row] for row in rows}, self.apart, tokens)
+        )
+
+
+def _at_once(prompts: int, columns: int, tokens: int) -> int:
+    return max(1, tokens // (prompts * columns))
+
+
 class _Rides:
     """Runs edges on one group: some sources after others, each into one layer after another.
 
@@ -140,14 +176,19 @@ class _Rides:
     """
 
     def __init__(
-        self, replay: Replay, pair: Pair, edges: dict[int, Edge], apart: dict[str, bool]
+        self,
+        replay: Replay,
+        pair: Pair,
+        edges: dict[int, Edge],
+        apart: dict[str, bool],
+        tokens: int,
     ) -> None:
         self.replay, self.pair, self.apart = replay, pair, apart
         self.train = Train(replay, pair.clean)
         self.sources = sorted({edge.src for edge in edges.values()})
         self.readers = _by_reader(edges, replay.n_layers)
         prompts, length = pair.clean.tokens.shape
-        self.at_once = max(1, train_tokens(replay) // (prompts * (length - pair.start)))
+        self.at_once = _at_once(prompts, length - pair.start, tokens)
         self.waiting: list[Job] = []
 
     def __iter__(self) -> Ends:
@@ -293,7 +334,8 @@ def projections(
     parts = replay.body.blocks[layer].parts
 
     def keep(kind: str) -> Callable[[Tensor], None]:
-        return lambda x: seen.__setitem__(kind, x.reshape(*stream.shape[:2], -1).clone())
+        shape, device = stream.shape[:2], stream.device
+        return lambda x: seen.__setitem__(kind, x.reshape(*shape, -1).clone().to(device))
 
     with ExitStack() as hooks:
         for kind in kinds:
@@ -316,7 +358,7 @@ def heads_reading(
         return lambda x: clean.repeat(len(stream) // len(clean), 1, 1).view_as(x)
 
     def keep(z: Tensor) -> None:
-        seen.append(z.reshape(*stream.shape[:2], -1).clone())
+        seen.append(z.reshape(*stream.shape[:2], -1).clone().to(stream.device))
         _stop(z)
 
     with ExitStack() as hooks:
@@ -337,7 +379,7 @@ def mlp_reading(replay: Replay, run: CleanRun, layer: int, stream: Stream, start
     seen: list[Tensor] = []
     run_on = replay.block if replay.body.parallel else replay.tail
     part = replay.body.blocks[layer].parts["mlp_out"]
-    with part.hook(lambda x: seen.append(x.reshape(stream.shape).clone())):
+    with part.hook(lambda x: seen.append(x.reshape(stream.shape).clone().to(stream.device))):
         run_on(run, layer, stream, start)
     return seen[0]
 

@@ -60,7 +60,10 @@ def edited_end_logits(
     for group in some:
         opened, rows = sources.open(group), group.rows.to(device)
         jobs = opened.jobs(interventions)
-        runner = Runner(replay, group, jobs, effect="total", freeze="none")
+        kinds = Runner.kinds(replay, jobs, effect="total")
+        runner = Runner(replay, group, kinds, effect="total", freeze="none")
+        for job in jobs:
+            job.prepare()
         ends[:, rows] = runner.end
         for train in runner.schedule(jobs):
             index = torch.tensor([job.index for job in train], device=device)

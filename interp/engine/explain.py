@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from interp.engine.groups import groups
 from interp.engine.interventions import Intervention
 from interp.engine.memory import bytes_kept, bytes_per_token, largest_group, train_tokens
+from interp.engine.outline import laid_out
 from interp.engine.plan import Costs, cost, floor, trains
-from interp.engine.replay import replay_of
 from interp.engine.sources import Sources
 from interp.engine.sweep import require_ready
 from interp.models import Model
@@ -75,7 +75,15 @@ class Plan:
         )
 
 
-def explain(model: Model, prompts: PromptSet, interventions: Sequence[Intervention]) -> Plan:
+def explain(
+    model: Model,
+    prompts: PromptSet,
+    interventions: Sequence[Intervention],
+    *,
+    like: Model | None = None,
+    prompts_at_once: int | None = None,
+    tokens_at_once: int | None = None,
+) -> Plan:
     """Plan a sweep without running it (means and sources aside, which its plan hangs on).
 
     >>> import interp
@@ -86,25 +94,36 @@ def explain(model: Model, prompts: PromptSet, interventions: Sequence[Interventi
     >>> plan.interventions, plan.saved > 2
     (48, True)
 
-    Raises what `interp.engine.run` raises for the same interventions.
+    Args:
+        model: In eval mode. It may be one without weights, made on the device "meta", of any size.
+        prompts: What it would run on; of a model without weights their tokens do not matter.
+        interventions: What would be done.
+        like: For a model without weights: another of its architecture that has some, on which is
+            tried what its blocks allow. A tiny one does.
+        prompts_at_once: Prompts of one length that share a clean run; by default what fits in the
+            memory that is free here.
+        tokens_at_once: Tokens that ride at once; the same.
+
+    Raises ModelError for a `like` that is missing, no use or not needed, and what
+    `interp.engine.run` raises for the same interventions.
     """
     require_ready(model)
-    replay = replay_of(model)
+    replay, _ = laid_out(model, like)
     unique = list(dict.fromkeys(interventions))
-    some = groups(prompts, largest_group(replay, prompts))
+    some = groups(prompts, prompts_at_once or largest_group(replay, prompts))
     sources = Sources(replay, prompts, some, unique)
+    runs = 1 + len(sources.tokens) + len(sources.keys) + (prompts.corrupt is not None)
     costs, layers = Costs.of(replay), replay.n_layers
+    tokens = tokens_at_once or train_tokens(replay)
     done = naive = least = clean = 0.0
     count, peak, live = 0, 0, set()
     for group in some:
         jobs = sources.open(group).jobs(unique)
         live |= {job.index for job in jobs}
         size, length = len(group), group.length
-        whole = size * costs.forward(layers, length)
-        tokens = train_tokens(replay)
         planned = trains(jobs, replay, prompts=size, length=length, tokens=tokens)
-        clean += (1 + len(sources.tokens)) * whole
-        naive += len(unique) * whole
+        clean += runs * size * layers * costs.span(length, 0)
+        naive += len(unique) * size * costs.forward(layers, length)
         for train in planned:
             start = min(job.start for job in train)
             done += sum(size * cost(job, replay, costs, length, start) for job in train)

@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from interp.models.placement import is_spread
+from interp.models.quantised import floating_dtype, is_matrix
+
 TANH_GELU = ("NewGELUActivation", "FastGELUActivation", "BloomGelu")
 """Classes of `transformers` that compute the tanh approximation of GELU step by step."""
 
@@ -24,9 +27,10 @@ def fuse(module: nn.Module) -> None:
     """Replace operations of a module, in place, by the faster forms of the same functions.
 
     Nothing is done in float64, which decides whether others are right: there, two of the classes in
-    TANH_GELU write a constant with ten digits and are another function.
+    TANH_GELU write a constant with ten digits and are another function. Nor are products of a
+    module whose weights `accelerate` may bring from elsewhere.
     """
-    dtype = next(module.parameters()).dtype
+    dtype = floating_dtype(module)
     if dtype == torch.float64:
         return
     for parent in module.modules():
@@ -35,7 +39,12 @@ def fuse(module: nn.Module) -> None:
                 setattr(parent, name, nn.GELU(approximate="tanh"))
     if dtype == torch.float32 and _has_onednn():
         for each in module.modules():
-            if isinstance(each, nn.Linear | Conv1D) and type(each) in (nn.Linear, Conv1D):
+            if (
+                isinstance(each, nn.Linear | Conv1D)
+                and type(each) in (nn.Linear, Conv1D)
+                and is_matrix(each)
+                and not is_spread(each)
+            ):
                 each.__dict__["forward"] = partial(_product, each, each.forward)
 
 

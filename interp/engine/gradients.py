@@ -24,6 +24,8 @@ from interp.engine.replay import Replay
 from interp.errors import InterventionError, MetricError
 from interp.models import Model
 from interp.models.memory import free_bytes
+from interp.models.placement import held
+from interp.models.quantised import is_matrix
 from interp.prompts import PromptSet
 
 Address = tuple[str, int]
@@ -146,7 +148,8 @@ def gradients(
         found = torch.autograd.grad(values.sum(), list(run.edges.values()), allow_unused=True)
     shape = both.group.columns.shape
     slopes = zip(run.edges, found, strict=True)
-    return {each: s.reshape(*shape, -1) for each, s in slopes if s is not None}, run.kept
+    home = leaf.device
+    return {each: s.reshape(*shape, -1).to(home) for each, s in slopes if s is not None}, run.kept
 
 
 def forward(
@@ -209,7 +212,7 @@ def pull_back(norm: nn.Module, at: Float[Tensor, "prompts pos d_model"], slopes:
     """Gradients in front of a norm, from those behind it: its Jacobian at one point, transposed."""
     with torch.enable_grad():
         point = at[:, None].expand_as(slopes).detach().requires_grad_()
-        return torch.autograd.grad(norm(point), point, slopes)[0]
+        return torch.autograd.grad(norm(point).to(point.device), point, slopes)[0]
 
 
 def push_forward(
@@ -220,6 +223,7 @@ def push_forward(
         output = point = at[:, None].expand_as(change).detach().requires_grad_()
         for norm in norms:
             output = norm(output)
+        output = output.to(point.device)
         dual = torch.zeros_like(output, requires_grad=True)
         (pulled,) = torch.autograd.grad(output, point, dual, create_graph=True)
         return torch.autograd.grad(pulled, dual, change)[0]
@@ -231,12 +235,10 @@ def weight_of(linear: nn.Module) -> Float[Tensor, "outputs inputs"]:
 
     Raises InterventionError for a module of another kind, such as a quantised one.
     """
-    weight = getattr(linear, "weight", None)
-    if isinstance(weight, Tensor) and weight.is_floating_point():
-        if isinstance(linear, nn.Linear):
-            return weight
-        if isinstance(linear, Conv1D):
-            return weight.T
+    if is_matrix(linear):
+        weight = held(linear, "weight")
+        assert weight is not None
+        return weight.T if isinstance(linear, Conv1D) else weight
     raise InterventionError(
         f"A projection of this model is a {type(linear).__name__}, not a plain matrix, so its "
         'edges cannot be told apart; use method="atp" or "nap-ig" for nodes.'
@@ -280,7 +282,7 @@ def _keep(
     tokens: Int[Tensor, "prompts pos"],
     found: Tensor,
 ) -> None:
-    kept[address] = found.detach().clone().reshape(*tokens.shape, -1)
+    kept[address] = found.detach().clone().reshape(*tokens.shape, -1).to(tokens.device)
 
 
 def _mark(edges: dict[Address, GradientEdge], address: Address, found: Tensor) -> Tensor:

@@ -53,8 +53,8 @@ class Change:
     def after(self, old: Rows, start: int = 0, values: Tensor | None = None) -> Tensor | float:
         """What stands in the place of the old features."""
         value, stop = self.value(), start + old.shape[1]
-        if isinstance(value, Tensor) and value.ndim == 3:
-            value = value[:, start:stop]
+        if isinstance(value, Tensor):
+            value = (value[:, start:stop] if value.ndim == 3 else value).to(old.device)
         if self.action == "attend":
             assert isinstance(value, Tensor)
             assert values is not None
@@ -65,7 +65,8 @@ class Change:
             new = old * value if self.action == "scale" else old + value
         if self.columns is None:
             return new
-        return torch.where(self.columns[:, start:stop, None], _like(new, old), old)
+        here = self.columns[:, start:stop, None].to(old.device)
+        return torch.where(here, _like(new, old), old)
 
 
 def _like(new: Tensor | float, old: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, MutableSequence
 from typing import Any
 
 from jaxtyping import Float
@@ -30,16 +29,19 @@ class KeyValues(Cache):
 
 
 class Recorder(Cache):
-    """A cache that stands at column 0 and keeps the keys and values of every layer."""
+    """A cache that stands at column 0 and puts keys and values of every layer, as they come, into
+    two sequences.
+    """
 
-    def __init__(self, n_layers: int) -> None:
-        self.kept: list[Pair | None] = [None] * n_layers
-        super().__init__(
-            layers=[_Layer(0, partial(self._keep, layer)) for layer in range(n_layers)]
-        )
+    def __init__(
+        self, n_layers: int, keys: MutableSequence[Tensor], values: MutableSequence[Tensor]
+    ) -> None:
+        self.kept = keys, values
+        super().__init__(layers=[_Layer(0, self._keep) for _ in range(n_layers)])
 
-    def _keep(self, layer: int, keys: Tensor, values: Tensor) -> Pair:
-        self.kept[layer] = (keys, values)
+    def _keep(self, keys: Tensor, values: Tensor) -> Pair:
+        for kept, new in zip(self.kept, (keys, values), strict=True):
+            kept.append(new)
         return keys, values
 
 

@@ -23,6 +23,7 @@ from interp.engine.replay import Replay
 from interp.engine.score import Scorer
 from interp.engine.sources import Opened, Sources
 from interp.errors import InterventionError, MetricError
+from interp.models.quantised import require_gradients
 from interp.prompts import PromptSet
 
 Place = tuple[int, str]
@@ -47,6 +48,7 @@ def estimate(
             "of interp.engine.METRICS, or another screen."
         )
     replay, prompts = sources.replay, sources.prompts
+    require_gradients(replay.model, "Estimates take")
     some = groups(prompts, max(1, largest_group(replay, prompts) // 8))
     found = torch.zeros(len(interventions), len(prompts))
     for group in some:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from interp.engine.clean import room
 from interp.engine.jobs import Job
 from interp.engine.plan import CPU_TOKENS, GPU_TOKENS
 from interp.engine.replay import Replay
@@ -34,17 +35,18 @@ def bytes_kept(replay: Replay) -> int:
 
 
 def largest_group(replay: Replay, prompts: PromptSet) -> int:
-    """Prompts whose clean and source runs fit."""
+    """Prompts whose clean and source runs fit; at least one, whose runs may be kept on the host."""
     length = int(prompts.mask.sum(dim=-1).max())
     kept = 2 * length * bytes_kept(replay)
-    return max(1, int(KEPT * free_bytes(replay.model.device) / kept))
+    return max(1, int(KEPT * room(replay.devices) / kept))
 
 
 def train_tokens(replay: Replay) -> int:
     """Tokens that ride at once."""
-    device = replay.model.device
-    most = GPU_TOKENS if device.type == "cuda" else CPU_TOKENS
-    return min(most, int(RUNNING * free_bytes(device) / bytes_per_token(replay)))
+    devices = {replay.model.device, *replay.devices}
+    most = GPU_TOKENS if any(each.type == "cuda" for each in devices) else CPU_TOKENS
+    free = min(free_bytes(device) for device in devices)
+    return min(most, int(RUNNING * free / bytes_per_token(replay)))
 
 
 def halving(ride: Callable[[Sequence[Job]], Tensor], jobs: Sequence[Job]) -> Tensor:

@@ -19,6 +19,7 @@ from interp.engine.sources import Opened, Sources
 from interp.engine.train import Train, needs
 from interp.errors import InterventionError
 from interp.models import Model
+from interp.models.quantised import require_gradients
 from interp.progress import track
 from interp.prompts import PromptSet
 from interp.sites import Pattern, Site
@@ -44,6 +45,7 @@ def optimal(
 
     Raises InterventionError for attention patterns, and for a model that cannot be replayed.
     """
+    require_gradients(model, "Learning constants takes")
     replay = replay_of(model)
     if not replay.works:
         raise InterventionError(

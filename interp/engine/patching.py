@@ -13,12 +13,14 @@ from interp.engine.edges import patch_edges
 from interp.engine.interventions import Patch, everywhere
 from interp.engine.places import Positions, expand
 from interp.engine.result import SweepResult
+from interp.engine.sweep import engine_of
 from interp.engine.sweep import run as run_sweep
 from interp.errors import InterventionError
 from interp.models import Model
 from interp.prompts import PromptSet
 from interp.sites import Edge, Site
 from interp.sites import resolve as resolve_sites
+from interp.workers import Engine
 
 
 def patch(
@@ -34,6 +36,7 @@ def patch(
     freeze: str = "none",
     dtype: str | torch.dtype | None = None,
     devices: Sequence[str | torch.device] | None = None,
+    engine: Engine | None = None,
     run: str | Path | None = None,
     progress: bool = True,
 ) -> SweepResult:
@@ -65,8 +68,8 @@ def patch(
         freeze: "patterns" keeps all attention patterns as they were.
         dtype: Compute in another precision; see `interp.ablate`.
         devices: Several devices that share the work, such as ["cuda:0", "cuda:1"].
-        run: A folder in which results are kept as they come, but those of edges; see
-            `interp.ablate`.
+        engine: Where it is computed, such as `interp.workers.Ray()`; here by default.
+        run: A folder in which results are kept as they come; see `interp.ablate`.
         progress: Show a bar.
 
     Raises:
@@ -82,11 +85,22 @@ def patch(
         )
     found = expand(resolve_sites(sites, model), prompts, positions)
     if any(isinstance(site, Edge) for site in found):
-        if run is not None:
+        edges = _edges_alone(found, source)
+        if (effect, freeze, dtype) != ("total", "none", None):
             raise InterventionError(
-                "Edges are patched on a road of their own, which keeps no run; leave run out."
+                "Edges are patched with total effects, attention as it comes, in the model's own "
+                "precision; leave effect, freeze and dtype out."
             )
-        return _patch_edges(model, prompts, found, source, direction, metric, progress)
+        return patch_edges(
+            model,
+            prompts,
+            edges,
+            metric=metric,
+            direction=direction or "noise",
+            engine=engine_of(engine, devices),
+            run=run,
+            progress=progress,
+        )
     operation = Patch("corrupt" if source is None else source)
     return run_sweep(
         model,
@@ -99,20 +113,14 @@ def patch(
         freeze=freeze,
         dtype=dtype,
         devices=devices,
+        engine=engine,
         run=run,
         progress=progress,
     )
 
 
-def _patch_edges(
-    model: Model,
-    prompts: PromptSet,
-    sites: list[Site],
-    source: PromptSet | Activations | None,
-    direction: str | None,
-    metric: str | Callable[..., Any],
-    progress: bool,
-) -> SweepResult:
+def _edges_alone(sites: Sequence[Site], source: PromptSet | Activations | None) -> list[Edge]:
+    """The sites, all of them edges. Raises InterventionError for others, and for a source."""
     edges = [site for site in sites if isinstance(site, Edge)]
     if len(edges) < len(sites) or source is not None:
         other = next((str(site) for site in sites if not isinstance(site, Edge)), "a source")
@@ -120,5 +128,4 @@ def _patch_edges(
             f"Edges are patched from the counterfactuals and on their own, and {other} is given "
             "beside them; make two calls."
         )
-    how = direction or "noise"
-    return patch_edges(model, prompts, edges, metric=metric, direction=how, progress=progress)
+    return edges

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +23,10 @@ from interp.engine.edges import (
     projections,
     unit_of,
 )
+from interp.engine.groups import Group
 from interp.engine.jobs import Change, Job
-from interp.engine.memory import halving, train_tokens
-from interp.engine.pairs import Ends, Pair, require_pairs, sweep_pairs
+from interp.engine.memory import halving
+from interp.engine.pairs import Ends, Pair, first_difference, require_pairs, sweep_pairs
 from interp.engine.plan import trains
 from interp.engine.replay import Replay
 from interp.engine.result import SweepResult
@@ -33,6 +36,7 @@ from interp.models import Model
 from interp.prompts import PromptSet
 from interp.sites import MLP, Head, K, Q, Site, V
 from interp.sites import resolve as resolve_sites
+from interp.workers import Engine
 
 KEPT = ("q", "k", "v", "z", "attn_out", "mlp_out")
 """Parts of the clean run that paths are computed from."""
@@ -55,6 +59,8 @@ def patch_paths(
     metric: str | Callable[..., Any] = "logit_diff",
     through_mlps: bool = True,
     direction: str = "noise",
+    engine: Engine | None = None,
+    run: str | Path | None = None,
     progress: bool = True,
 ) -> SweepResult:
     """The metric when the receivers see one sender after another as it was in the other run.
@@ -84,6 +90,8 @@ def patch_paths(
             last token to values `[prompts]`.
         through_mlps: MLPs on the way are computed anew; False keeps what they added.
         direction: "noise" changes the clean run; "denoise" the corrupt run.
+        engine, run: Where it is computed, and where it is kept as it comes; see
+            `interp.engine.run`.
         progress: Show a bar.
 
     Raises:
@@ -91,26 +99,23 @@ def patch_paths(
             which no path leads to a receiver.
         InterventionError: A model whose blocks cannot be taken apart.
         PromptError: Prompts without counterfactuals.
+        RunError: A folder that holds something else, or another run, or cannot be written.
         MetricError, ModelError: What their names say.
     """
     replay = require_pairs(model, prompts, direction)
     sites = resolve_sites(senders, model)
     ends = () if receivers is None else resolve_sites(receivers, model)
     _require_paths(replay, sites, ends)
-    layers = _by_layer(ends)
-
-    def rides(pair: Pair, rows: range) -> Ends:
-        return _ends(replay, pair, {row: sites[row] for row in rows}, layers, through_mlps)
-
     return sweep_pairs(
         model,
         prompts,
-        sites,
-        rides,
+        PathRides(sites, _by_layer(ends), through_mlps),
         KEPT,
         metric=metric,
         method="path-patch",
         direction=direction,
+        engine=engine,
+        run=run,
         progress=progress,
         receivers=[str(site) for site in ends] or ["logits"],
         through_mlps=through_mlps,
@@ -151,27 +156,42 @@ def _by_layer(receivers: Iterable[Site]) -> Receivers:
     return found
 
 
-def _ends(
-    replay: Replay, pair: Pair, senders: dict[int, Site], receivers: Receivers, through_mlps: bool
-) -> Ends:
-    """The last column for every sender, some of them after others."""
-    prompts, length = pair.clean.tokens.shape
-    recorded = sum(map(len, receivers.values()))
-    tokens = train_tokens(replay) // (1 + recorded // RECORDED)
-    at_once = max(1, tokens // (prompts * (length - pair.start)))
-    rows = sorted(senders, key=lambda row: senders[row])
-    train = Train(replay, pair.clean)
-    for first in range(0, len(rows), at_once):
-        some = rows[first : first + at_once]
-        walk = _Walk(replay, pair, receivers, through_mlps)
-        walk.go([senders[row] for row in some])
-        if not receivers:
-            assert walk.hidden is not None
-            yield some, walk.hidden[:, -1].unflatten(0, (len(some), -1))
-            continue
-        jobs = [walk.job(number, row) for number, row in enumerate(some)]
-        for ride in trains(jobs, replay, prompts=prompts, length=length, tokens=tokens):
-            yield [job.index for job in ride], halving(train.ride, ride)
+@dataclass(frozen=True, eq=False)
+class PathRides:
+    """What a sweep of paths is: its senders, and what they are patched into; see `Rides`."""
+
+    sites: tuple[Site, ...]
+    receivers: Receivers
+    through_mlps: bool
+
+    def cut(self, replay: Replay, group: Group, tokens: int) -> list[list[int]]:
+        """As many senders together as board one train."""
+        rows = sorted(range(len(self.sites)), key=lambda row: self.sites[row])
+        columns = group.length - first_difference(replay, group)
+        size = max(1, self._tokens(tokens) // (len(group) * columns))
+        return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+    def ends(self, replay: Replay, pair: Pair, rows: Sequence[int], tokens: int) -> Ends:
+        """The last column for some senders, a few after others."""
+        prompts, length = pair.clean.tokens.shape
+        tokens = self._tokens(tokens)
+        at_once = max(1, tokens // (prompts * (length - pair.start)))
+        train = Train(replay, pair.clean)
+        for first in range(0, len(rows), at_once):
+            some = list(rows[first : first + at_once])
+            walk = _Walk(replay, pair, self.receivers, self.through_mlps)
+            walk.go([self.sites[row] for row in some])
+            if not self.receivers:
+                assert walk.hidden is not None
+                yield some, walk.hidden[:, -1].unflatten(0, (len(some), -1))
+                continue
+            jobs = [walk.job(number, row) for number, row in enumerate(some)]
+            for ride in trains(jobs, replay, prompts=prompts, length=length, tokens=tokens):
+                yield [job.index for job in ride], halving(train.ride, ride)
+
+    def _tokens(self, tokens: int) -> int:
+        recorded = sum(map(len, self.receivers.values()))
+        return tokens // (1 + recorded // RECORDED)
 
 
 class _Walk:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -33,7 +32,7 @@ def in_dtype(model: Model, dtype: str | torch.dtype) -> Model:
     copies = model.derived.setdefault("precisions", {})
     made_for = (model.hf, model.device, model.weights_hash)
     if dtype not in copies or copies[dtype][0] != made_for:
-        module = copy.deepcopy(model.hf).to(dtype)
+        module = model.own_copy(f"dtype={str(dtype).removeprefix('torch.')!r}").to(dtype)
         other = Model(module, model.tokenizer, id=model.id, revision=model.revision)
         copies[dtype] = (made_for, other)
     return copies[dtype][1]

@@ -8,9 +8,9 @@ tokens, against its own forward pass.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.engine.anatomy import anatomy
+from interp.engine.clean import CleanRun, Layers, outgrows
+from interp.engine.frames import Frame, moved, replaced
 from interp.engine.fused import fuse
 from interp.engine.keys import (
     KeysComputed,
@@ -31,46 +33,13 @@ from interp.engine.keys import (
 )
 from interp.models import Model
 from interp.models.bridge import share_weights
+from interp.models.placement import held, runs_on
+from interp.models.quantised import is_matrix
 
 _HELD = {"resid_pre": "stream", "resid_post": "stream", "resid_mid": "attn_out"}
 """Where a clean run holds what is no activation of its own."""
 
 Stream = Float[Tensor, "rows pos d_model"]
-Frame = list[tuple[tuple[Any, ...], dict[str, Any]]]
-
-
-@dataclass(eq=False)
-class CleanRun:
-    """What the model computed on prompts of one length, left as it is.
-
-    Attributes:
-        tokens: The prompts, without padding.
-        stream: What enters each block, and last what leaves the last one.
-        keys: Keys and values of each layer, where blocks accept them back.
-        parts: Other activations, `[prompts, pos, features]` for each layer, by name.
-        frames: Arguments of the blocks for (interventions, start), kept as they are asked for.
-    """
-
-    tokens: Int[Tensor, "prompts pos"]
-    stream: list[Float[Tensor, "prompts pos d_model"]]
-    keys: list[Pair]
-    parts: dict[str, list[Tensor]]
-    frames: dict[tuple[int, int], Frame] = field(default_factory=dict)
-
-    @property
-    def length(self) -> int:
-        """Columns of every prompt."""
-        return self.tokens.shape[1]
-
-    def at(self, layer: int, kind: str) -> Float[Tensor, "prompts pos features"]:
-        """What a part of a block held."""
-        if kind == "resid_pre":
-            return self.stream[layer]
-        if kind == "resid_mid":
-            return self.stream[layer] + self.parts["attn_out"][layer]
-        if kind == "resid_post":
-            return self.stream[layer + 1]
-        return self.parts[kind][layer]
 
 
 def replay_of(model: Model) -> Replay:
@@ -83,6 +52,9 @@ def replay_of(model: Model) -> Replay:
 
 class Replay:
     """Runs the blocks of a model on their own.
+
+    A block runs on its own device. What it is given may be anywhere, and what it gives is where its
+    input was.
 
     Attributes:
         body: The anatomy of a structural copy of `model.hf` that shares its weights.
@@ -103,6 +75,7 @@ class Replay:
         self._keeps_residual = False
         self.weighs: bool | None = None
         self.cached = self._accepts("past_key_values")
+        self._widths: dict[str, list[int]] = {}
         self._widths = self._measure_parts()
         self.works = self.tried(self._blocks_agree)
         self.cached = self.cached and self.tried(self._continuation_agrees)
@@ -110,6 +83,11 @@ class Replay:
             for block in self.body.blocks:
                 block.parts.pop("resid_mid", None)
         self.splits = self.tried(self._tails_agree)
+
+    @cached_property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Where each block runs."""
+        return tuple(runs_on(block.module) for block in self.body.blocks)
 
     @property
     def n_layers(self) -> int:
@@ -126,25 +104,29 @@ class Replay:
 
     def clean(self, tokens: Int[Tensor, "prompts pos"], kinds: Iterable[str] = ()) -> CleanRun:
         """Run prompts of one length and keep what the named parts held."""
-        tokens = tokens.to(self.model.device)
-        stream: list[Tensor] = []
-        parts: dict[str, list[Tensor]] = {_HELD.get(kind, kind): [] for kind in kinds}
-        parts.pop("stream", None)
-        recorder = Recorder(self.n_layers)
+        home = self.model.device
+        tokens = tokens.to(home)
+        names = {_HELD.get(kind, kind) for kind in kinds} - {"stream"}
+        on_host = outgrows(self.devices, tokens.numel() * self._bytes_kept(names))
+        stream, keys, values = (Layers(home, on_host=on_host) for _ in range(3))
+        parts = {kind: Layers(home, on_host=on_host) for kind in names}
+        recorder = Recorder(self.n_layers, keys, values)
+
+        def append(kept: Layers) -> Callable[[Tensor], None]:
+            # a copy, since blocks may add to an activation in place, as Falcon does
+            return lambda activation: kept.append(activation.clone().view(*tokens.shape, -1))
+
         with ExitStack() as hooks:
             for block in self.body.blocks:
-                hooks.enter_context(block.parts["resid_pre"].hook(_append(stream)))
+                hooks.enter_context(block.parts["resid_pre"].hook(append(stream)))
                 for kind, kept in parts.items():
                     if kind in block.parts:
-                        hooks.enter_context(block.parts[kind].hook(_append(kept)))
+                        hooks.enter_context(block.parts[kind].hook(append(kept)))
             last = self.body.blocks[-1].parts["resid_post"]
-            hooks.enter_context(last.hook(_append(stream)))
-            hooks.enter_context(_replaced({self.body.unembed: lambda x: x[..., :1]}))
+            hooks.enter_context(last.hook(append(stream)))
+            hooks.enter_context(replaced({self.body.unembed: lambda x: x[..., :1]}))
             self.call(tokens, recorder if self.cached else None)
-        shaped = {
-            kind: [each.view(*tokens.shape, -1) for each in kept] for kind, kept in parts.items()
-        }
-        return CleanRun(tokens, stream, [pair for pair in recorder.kept if pair], shaped)
+        return CleanRun(tokens, self.devices, stream, keys, values, parts)
 
     def block(
         self, run: CleanRun, layer: int, hidden: Stream, start: int, keys: Any = None
@@ -153,23 +135,27 @@ class Replay:
 
         `keys` answers for the keys and values; by default those of the clean run stand before.
         """
+        origin, hidden = hidden.device, hidden.to(self.devices[layer])
         arguments, named = self._frame(run, len(hidden) // len(run.tokens), start)[layer]
         if keys is None and start:
-            keys = behind(run.keys[layer], start)
+            keys = behind(run.cache(layer), start)
         cache = KeyValues(self.n_layers, start, keys) if keys else None
         arguments = tuple(_swap(value, cache) for value in arguments)
         named = {name: _swap(value, cache) for name, value in named.items()}
         output = self.body.blocks[layer].module(hidden, *arguments, **named)
-        return output if isinstance(output, Tensor) else output[0]
+        return (output if isinstance(output, Tensor) else output[0]).to(origin)
 
     def keys_of(self, run: CleanRun, layer: int, hidden: Stream, start: int) -> Pair:
-        """Keys and values of a layer for all columns: clean ones first, then those of `hidden`."""
+        """Keys and values of a layer for all columns: clean ones first, then those of `hidden`.
+
+        They are on the device of the block.
+        """
         kept: list[Tensor] = []
         with suppress(KeysComputed):
             self.block(run, layer, hidden, start, stopping(kept))
         keys, values = kept
         if start:
-            clean = run.keys[layer]
+            clean = run.cache(layer)
             return prepend(clean[0], keys, start), prepend(clean[1], values, start)
         return keys, values
 
@@ -181,21 +167,24 @@ class Replay:
 
     def after_attention(self, layer: int, z: Float[Tensor, "rows pos heads"]) -> Stream:
         """What attention adds to the stream, from the outputs of all heads side by side."""
-        for module in self.body.blocks[layer].after_heads:
-            z = module(z)
-        return z
+        return self._through(self.body.blocks[layer].after_heads, layer, z)
 
     def after_neurons(self, layer: int, neurons: Float[Tensor, "rows pos neurons"]) -> Stream:
         """What the MLP adds to the stream, from its hidden layer."""
-        for module in self.body.blocks[layer].after_neurons:
-            neurons = module(neurons)
-        return neurons
+        return self._through(self.body.blocks[layer].after_neurons, layer, neurons)
+
+    def _through(self, modules: Iterable[nn.Module], layer: int, found: Tensor) -> Tensor:
+        origin, found = found.device, found.to(self.devices[layer])
+        for module in modules:
+            found = module(found)
+        return found.to(origin)
 
     def tail(self, run: CleanRun, layer: int, middle: Stream, start: int) -> Stream:
         """The rest of a sequential block, from the stream between its attention and its MLP."""
         block = self.body.blocks[layer]
         if block.mlp is None:
             return middle
+        origin, middle = middle.device, middle.to(self.devices[layer])
         nothing = middle.new_zeros(()).expand_as(middle)
         attended = middle if self._keeps_residual else nothing
         stubs: dict[nn.Module, Callable[..., Any]] = {
@@ -205,8 +194,8 @@ class Replay:
             stubs[module] = lambda *args, **kwargs: nothing
         if block.attn_norm is not None:
             stubs[block.attn_norm] = lambda x: x
-        with _replaced(stubs):
-            return self.block(run, layer, middle, start, answering((nothing, nothing)))
+        with replaced(stubs):
+            return self.block(run, layer, middle, start, answering((nothing, nothing))).to(origin)
 
     def logits(
         self,
@@ -220,29 +209,35 @@ class Replay:
             block: lambda *args, **kwargs: self._like_block(hidden[:, None]) for block in blocks
         }
         unembed = self.body.unembed
-        if vocabulary is not None and isinstance(unembed, nn.Linear):
-            weight = unembed.weight[vocabulary]
-            bias = None if unembed.bias is None else unembed.bias[vocabulary]
-            stubs[unembed] = lambda x: nn.functional.linear(x, weight, bias)
-            with _replaced(stubs):
-                return self.call(tokens)[:, 0]
-        with _replaced(stubs):
-            logits = self.call(tokens)[:, 0]
+        if vocabulary is not None and isinstance(unembed, nn.Linear) and is_matrix(unembed):
+            whole, biases = held(unembed, "weight"), held(unembed, "bias")
+            assert whole is not None
+            weight = whole[vocabulary.to(whole.device)]
+            bias = None if biases is None else biases[vocabulary.to(whole.device)]
+            stubs[unembed] = lambda x: nn.functional.linear(x.to(weight.device), weight, bias)
+            with replaced(stubs):
+                return self.call(tokens)[:, 0].to(hidden.device)
+        with replaced(stubs):
+            logits = self.call(tokens)[:, 0].to(hidden.device)
         return logits if vocabulary is None else logits[:, vocabulary]
 
     def _frame(self, run: CleanRun, interventions: int, start: int) -> Frame:
-        """The arguments that the model gives its blocks on this batch, from column `start`."""
+        """The arguments that the model gives its blocks on this batch, from column `start`.
+
+        Each is on the device of its block; blocks of one device share their masks.
+        """
         if (interventions, start) not in run.frames:
             frame: Frame = []
+            known: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
             def record(*args: Any, **kwargs: Any) -> Any:
                 hidden = args[0] if args else kwargs.pop("hidden_states")
-                frame.append((args[1:], kwargs))
+                frame.append(moved((args[1:], kwargs), self.devices[len(frame)], known))
                 return self._like_block(hidden)
 
             stubs = {block.module: record for block in self.body.blocks}
             cache = KeyValues(self.n_layers, start, _unasked) if self.cached else None
-            with _replaced({**stubs, self.body.unembed: lambda x: x[..., :1]}):
+            with replaced({**stubs, self.body.unembed: lambda x: x[..., :1]}):
                 self.call(run.tokens[:, start:].repeat(interventions, 1), cache)
             run.frames[interventions, start] = frame
         return run.frames[interventions, start]
@@ -290,6 +285,14 @@ class Replay:
         random = torch.Generator().manual_seed(0)
         tokens = torch.randint(self.model.geometry.d_vocab, (2, length), generator=random)
         return tokens.to(self.model.device)
+
+    def _bytes_kept(self, kinds: Iterable[str]) -> int:
+        """Bytes that a clean run with these parts keeps of one token."""
+        shape = self.model.geometry
+        numbers = (self.n_layers + 1) * shape.d_model
+        numbers += 2 * self.n_layers * shape.n_kv_heads * shape.d_head
+        numbers += sum(sum(self._widths.get(kind, ())) for kind in kinds)
+        return numbers * self.model.dtype.itemsize
 
     @torch.no_grad()
     def _measure_parts(self) -> dict[str, list[int]]:
@@ -373,30 +376,9 @@ def close(found: Tensor, expected: Tensor) -> bool:
     return bool(error <= precision**0.5 * expected.double().std())
 
 
-def _append(kept: list[Tensor]) -> Callable[[Tensor], None]:
-    # a copy, since blocks may add to an activation in place, as Falcon does
-    return lambda activation: kept.append(activation.clone())
-
-
 def _unasked(keys: Tensor, values: Tensor) -> Pair:
     return keys, values  # of a cache that only says where it stands
 
 
 def _swap(value: Any, cache: KeyValues | None) -> Any:
     return cache if isinstance(value, KeyValues) else value
-
-
-@contextmanager
-def _replaced(stubs: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Let functions stand in for the forward of modules."""
-    before = {module: module.__dict__.get("forward") for module in stubs}
-    for module, stub in stubs.items():
-        module.__dict__["forward"] = stub
-    try:
-        yield
-    finally:
-        for module, forward in before.items():
-            if forward is None:
-                del module.__dict__["forward"]
-            else:
-                module.__dict__["forward"] = forward

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.errors import FileFormatError, SiteError
+from interp.errors import FileFormatError, SiteError, one_line
 from interp.sites import Site, parse, validate
+from interp.tensor_file import NUMBERS as FORMATS
+from interp.tensor_file import open_tensor_file, write_tensor_file
 
 FORMAT = {"format": "interp.SweepResult", "version": 2}
 NUMBERS = ("values", "clean", "corrupt", "exact")  # the last two where there are any
@@ -23,8 +22,6 @@ NUMBERS = ("values", "clean", "corrupt", "exact")  # the last two where there ar
 
 def write(path: str | Path, sweep: Mapping[str, Any]) -> Path:
     """Write the attributes of a sweep; a file that is already there is replaced in one step."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {
         **FORMAT,
         "sites": [str(site) for site in sweep["sites"]],
@@ -33,11 +30,7 @@ def write(path: str | Path, sweep: Mapping[str, Any]) -> Path:
         "provenance": sweep["provenance"],
     }
     numbers = {name: sweep[name] for name in NUMBERS if sweep[name] is not None}
-    partial = path.with_name(f".{path.name}.partial")
-    tensors = {name: tensor.contiguous().clone() for name, tensor in numbers.items()}
-    save_file(tensors, partial, metadata={"interp": json.dumps(header)})
-    os.replace(partial, path)
-    return path
+    return write_tensor_file(path, numbers, {"interp": json.dumps(header)})
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -52,7 +45,7 @@ def read(path: str | Path) -> dict[str, Any]:
         _check_tensors(tensors, len(sites), needs_corrupt=denoises)
     except ValueError as error:
         raise FileFormatError(
-            f"{path} is not a whole sweep: {error}; run the sweep again."
+            f"{path} is not a whole sweep: {one_line(error)}; run the sweep again."
         ) from error
     return {
         "sites": sites,
@@ -65,23 +58,18 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _opened(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of a file that says that it is a sweep of this version."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("interp", "{}"))
-            # an open file is no mapping: without keys() it cannot be gone through
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise FileFormatError(f"{path} cannot be read ({error}); run the sweep again.") from error
-    except (ValueError, RecursionError):  # the header is no JSON
-        header, tensors = {}, {}
-    if not isinstance(header, dict) or header.get("format") != FORMAT["format"]:
-        raise FileFormatError(f"{path} is not a sweep; give a file that SweepResult.save wrote.")
-    if header.get("version") != FORMAT["version"]:
-        raise FileFormatError(
-            f"{path} is written in version {header.get('version')} of the format and this interp "
-            f"reads version {FORMAT['version']}; run the sweep again."
-        )
-    return header, tensors
+    with open_tensor_file(path, way_out="run the sweep again") as file:
+        header = file.told("interp") if "interp" in file.metadata else {}
+        if header.get("format") != FORMAT["format"]:
+            raise FileFormatError(
+                f"{path} is not a sweep; give a file that SweepResult.save wrote."
+            )
+        if header.get("version") != FORMAT["version"]:
+            raise FileFormatError(
+                f"{path} is written in version {header.get('version')!r:.80} of the format and "
+                f"this interp reads version {FORMAT['version']}; run the sweep again."
+            )
+        return header, file.tensors()
 
 
 def _checked_sites(header: dict[str, Any]) -> tuple[Site, ...]:
@@ -108,7 +96,7 @@ def _checked_sites(header: dict[str, Any]) -> tuple[Site, ...]:
             site = parse(text if isinstance(text, str) else "")
             validate(site, geometry)
         except (SiteError, ValueError) as error:  # ValueError: a number of too many digits
-            raise ValueError(f"its model has no site {text!r}") from error
+            raise ValueError(f"its model has no site {text!r:.80}") from error
         sites.append(site)
     return tuple(sites)
 
@@ -126,5 +114,5 @@ def _check_tensors(tensors: dict[str, Tensor], n_sites: int, *, needs_corrupt: b
                 f"{name} has shape {tuple(tensor.shape)} where {n_sites} sites and {prompts} "
                 f"prompts make {shape}"
             )
-        if tensor.dtype != torch.bool if name == "exact" else not tensor.is_floating_point():
+        if tensor.dtype not in ((torch.bool,) if name == "exact" else FORMATS):
             raise ValueError(f"{name} holds {tensor.dtype}")

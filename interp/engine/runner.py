@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,24 +20,27 @@ from interp.engine.train import Train, needs
 
 
 class Runner:
-    """What leaves the last block in the last column, for the jobs of one group.
+    """What leaves the last block in the last column, for prepared jobs of one group.
 
-    `effect` and `freeze` are those of `interp.engine.run`.
+    `kinds` are the parts of the clean run that they begin from; `effect` and `freeze` those of
+    `interp.engine.run`.
     """
 
     def __init__(
-        self, replay: Replay, group: Group, jobs: Sequence[Job], *, effect: str, freeze: str
+        self, replay: Replay, group: Group, kinds: Collection[str], *, effect: str, freeze: str
     ) -> None:
         self.replay, self.effect = replay, effect
-        kinds = direct.needs(jobs) if effect == "direct" else needs(jobs, replay)
         frozen = None
         if freeze == "patterns":
             frozen = patterns_of(replay, group.tokens)
-            kinds = kinds | {"v"}
+            kinds = {*kinds, "v"}
         self.run = replay.clean(group.tokens, kinds)
-        for job in jobs:
-            job.prepare()
         self.train = Train(replay, self.run, frozen)
+
+    @staticmethod
+    def kinds(replay: Replay, jobs: Sequence[Job], *, effect: str) -> set[str]:
+        """The parts of the clean run from which these jobs begin."""
+        return direct.needs(jobs) if effect == "direct" else needs(jobs, replay)
 
     @property
     def end(self) -> Float[Tensor, "prompts d_model"]:

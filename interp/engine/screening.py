@@ -114,7 +114,7 @@ def screen(
     with torch.no_grad():
         if by == "race":
             top = _race(sweep, k=k, level=level, rule=rule, seed=seed, progress=progress)
-            exact = ~sweep.found.isnan().any(dim=-1).cpu()
+            exact = ~sweep.table.found.isnan().any(dim=-1).cpu()
         elif by == "half":
             exact = _half(sweep, model, k=k, progress=progress)
             top = _largest(sweep, k)
@@ -124,32 +124,32 @@ def screen(
     labels = tuple(each.label for each in interventions)
     how = {"screen": by, "k": k, "top": [str(labels[i]) for i in top.tolist()]}
     how |= {"direction": "noise", "engine": "replay"}
-    name = sweep.measure.name
+    name = sweep.work.measure.name
     return SweepResult(
         labels,
         sweep.values(),
-        sweep.start.cpu(),
+        sweep.table.start.cpu(),
         name,
         method,
         provenance(model, prompts, method=method, metric=name, **how),
-        None if sweep.other is None else sweep.other.cpu(),
+        None if sweep.table.other is None else sweep.table.other.cpu(),
         exact,
     )
 
 
 def _largest(sweep: Sweep, k: int) -> Int[Tensor, " best"]:
-    return (sweep.found - sweep.start).mean(dim=-1).abs().topk(k).indices
+    return (sweep.table.found - sweep.table.start).mean(dim=-1).abs().topk(k).indices
 
 
 def _attribution(sweep: Sweep, *, count: int, progress: bool) -> Bool[Tensor, " sites"]:
     """Run exactly what first-order estimates put first; estimates stand for the rest."""
-    guess = estimate(sweep.sources, sweep.unique, sweep.measure)
+    guess = estimate(sweep.sources, sweep.work.interventions, sweep.work.measure)
     best = guess.mean(dim=-1).abs().topk(min(count, len(guess))).indices
-    sweep.compute(progress=progress, sites=best)
+    sweep.compute_some(progress=progress, sites=best)
     exact = torch.zeros(len(guess), dtype=torch.bool)
     exact[best] = True
-    others = (~exact).nonzero()[:, 0].to(sweep.found.device)
-    sweep.found[others] = sweep.start + guess.to(sweep.found)[others]
+    others = (~exact).nonzero()[:, 0].to(sweep.table.found.device)
+    sweep.table.found[others] = sweep.table.start + guess.to(sweep.table.found)[others]
     return exact
 
 
@@ -157,9 +157,9 @@ def _half(sweep: Sweep, model: Model, *, k: int, progress: bool) -> Bool[Tensor,
     """Run all in bfloat16, and again exactly what its measured error leaves in doubt."""
     rough = run(
         in_dtype(model, torch.bfloat16),
-        sweep.prompts,
-        sweep.unique,
-        metric=sweep.measure.function,
+        sweep.work.prompts,
+        sweep.work.interventions,
+        metric=sweep.work.measure.function,
         progress=progress,
     )
     size = rough.effects.double().mean(dim=-1)
@@ -167,16 +167,16 @@ def _half(sweep: Sweep, model: Model, *, k: int, progress: bool) -> Bool[Tensor,
     exact = torch.zeros(len(order), dtype=torch.bool)
     doubtful = order[: k + k // 2]
     while len(doubtful):
-        sweep.compute(progress=progress, sites=doubtful)
+        sweep.compute_some(progress=progress, sites=doubtful)
         exact[doubtful] = True
         known = exact.nonzero()[:, 0]
-        true = (sweep.found - sweep.start).double().mean(dim=-1).cpu()[known]
+        true = (sweep.table.found - sweep.table.start).double().mean(dim=-1).cpu()[known]
         error = (true - size[known]).abs().max()
         bar = true.abs().topk(k).values[-1] - SAFETY * error
         doubtful = order[(size.abs()[order] >= bar) & ~exact[order]]
-    others = (~exact).nonzero()[:, 0].to(sweep.found.device)
-    values = sweep.start.cpu() + rough.effects.to(sweep.start.dtype)
-    sweep.found[others] = values.to(sweep.found)[others]
+    others = (~exact).nonzero()[:, 0].to(sweep.table.found.device)
+    values = sweep.table.start.cpu() + rough.effects.to(sweep.table.start.dtype)
+    sweep.table.found[others] = values.to(sweep.table.found)[others]
     return exact
 
 
@@ -186,12 +186,12 @@ def _race(
     """Run rounds of prompts for the sites that are undecided; the k that lead."""
 
     def effects(rows: Tensor, sites: Tensor) -> Tensor:
-        sweep.compute(progress=progress, rows=rows, sites=sites)
-        return (sweep.found - sweep.start).cpu()[sites[:, None], rows]
+        sweep.compute_some(progress=progress, rows=rows, sites=sites)
+        return (sweep.table.found - sweep.table.start).cpu()[sites[:, None], rows]
 
     try:
-        guess = estimate(sweep.sources, sweep.unique, sweep.measure)
+        guess = estimate(sweep.sources, sweep.work.interventions, sweep.work.measure)
     except MetricError:  # without a gradient: a race needs no estimates, only time
-        guess = torch.zeros(len(sweep.unique), len(sweep.prompts))
+        guess = torch.zeros(len(sweep.work.interventions), len(sweep.work.prompts))
     _, best = race(effects, guess, k=k, level=level, rule=rule, seed=seed)
     return best

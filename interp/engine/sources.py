@@ -11,6 +11,7 @@ from torch import Tensor
 from interp.activations import Activations, capture
 from interp.engine.anatomy import kind_of
 from interp.engine.averages import token_keys
+from interp.engine.clean import CleanRun
 from interp.engine.groups import Group
 from interp.engine.interventions import (
     Add,
@@ -25,7 +26,7 @@ from interp.engine.interventions import (
     Zero,
 )
 from interp.engine.jobs import Change, Job, Values
-from interp.engine.replay import CleanRun, Replay, close
+from interp.engine.replay import Replay, close
 from interp.errors import InterventionError, PromptError, SiteError
 from interp.prompts import PromptSet
 from interp.sites import Head, K, Neuron, Pattern, Q, Resid, Site, V, validate
@@ -38,8 +39,8 @@ Means = dict[str, list[Float[Tensor, "keys features"]]]
 class Sources:
     """Gives every edit its values, group by group.
 
-    Means are taken over all groups when it is made; runs of counterfactuals and of other prompts
-    when a group is opened.
+    Means are taken over all groups when one is first asked for; runs of counterfactuals and of
+    other prompts when a group is opened.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Sources:
     ) -> None:
         self.replay = replay
         self.prompts = prompts
+        self.groups = groups
         edits = [edit for intervention in interventions for edit in intervention.edits]
         for edit in edits:
             _require_place(edit.site, replay)
@@ -71,38 +73,40 @@ class Sources:
             for operation in self.kinds
             if isinstance(operation, Mean)
         }
-        self.means = {
-            operation: self._means(groups, self.keys[operation.over], kinds)
-            for operation, kinds in self.kinds.items()
-            if isinstance(operation, Mean)
-        }
+        self._means: dict[Mean, Means] = {}
+
+    def means(self, operation: Mean) -> Means:
+        """What a mean is at every part that it stands in for."""
+        if operation not in self._means:
+            keys, kinds = self.keys[operation.over], self.kinds[operation]
+            self._means[operation] = self._averaged(keys, kinds)
+        return self._means[operation]
 
     def open(self, group: Group) -> Opened:
         """The values for one group."""
         return Opened(self, group)
 
-    def _means(
-        self, groups: Sequence[Group], keys: Int[Tensor, "prompts pos"], kinds: set[str]
-    ) -> Means:
+    def _averaged(self, keys: Int[Tensor, "prompts pos"], kinds: set[str]) -> Means:
         count = int(keys.max()) + 1
         counts = torch.zeros(count, dtype=torch.float64)
         totals: dict[str, list[Tensor]] = {}
         layers = range(self.replay.n_layers)
-        device = self.replay.model.device
-        for group in groups:
+        for group in self.groups:
             own = group.cut(keys).flatten()
             counts += torch.bincount(own, minlength=count)
             run = self.replay.clean(group.tokens, kinds)
             for kind in kinds:
                 for layer in layers:
-                    rows = run.at(layer, kind).flatten(0, 1).double()
+                    rows = run.near(layer, kind).flatten(0, 1).double()
                     sums = totals.setdefault(kind, [])
                     if layer == len(sums):
                         sums.append(rows.new_zeros(count, rows.shape[1]))
-                    sums[layer].index_add_(0, own.to(device), rows)
-        divisor = counts[:, None].to(device)
+                    sums[layer].index_add_(0, own.to(rows.device), rows)
         dtype = self.replay.model.dtype
-        return {kind: [(s / divisor).to(dtype) for s in sums] for kind, sums in totals.items()}
+        return {
+            kind: [(each / counts[:, None].to(each.device)).to(dtype) for each in sums]
+            for kind, sums in totals.items()
+        }
 
 
 class Opened:
@@ -165,7 +169,7 @@ class Opened:
         action, value = self._action(edit)
         columns = None if edit.position is None else self.group.where(edit.position)
         if columns is not None:
-            columns = columns.to(self.sources.replay.model.device)
+            columns = columns.to(self.sources.replay.devices[site.layer])
         return Change(
             layer=site.layer,
             kind=kind,
@@ -199,25 +203,31 @@ class Opened:
         if isinstance(operation, Scale):
             return "scale", lambda: operation.factor
         if isinstance(operation, Add):
-            return "add", self._given(self._fitting(edit, operation.vector))
+            return "add", self._given(site, self._fitting(edit, operation.vector))
         if isinstance(operation, Set):
             value = self._fitting(edit, operation.value)
-            return ("attend" if patterned else "set"), self._given(value, patterned)
+            return ("attend" if patterned else "set"), self._given(site, value, patterned)
         if isinstance(operation, Patch) and isinstance(operation.source, Activations):
             stored = operation.source[site.hook]
             if isinstance(site, Pattern):
-                return "attend", self._given(stored[:, site.head], patterned)
-            return "set", self._given(stored.flatten(2)[..., self._span(site, self._heads(site))])
+                return "attend", self._given(site, stored[:, site.head], patterned)
+            span = self._span(site, self._heads(site))
+            return "set", self._given(site, stored.flatten(2)[..., span])
         if isinstance(site, Pattern):
             return "attend", lambda: self._patterns(operation)[site.layer][:, site.head]
         kind, span = kind_of(site), self._span(site, self._heads(site))
         if isinstance(operation, Mean):
-            means = self.sources.means[operation][kind][site.layer]
-            if len(means) == 1:
-                return "set", lambda: means[0, span]
-            keys = self.group.cut(self.sources.keys[operation.over]).to(means.device)
-            return "set", lambda: means[:, span][keys]
-        return "set", lambda: self._run(operation).at(site.layer, kind)[..., span]
+            return "set", lambda: self._mean(operation, site.layer, kind, span)
+        return "set", lambda: self._run(operation).near(site.layer, kind)[..., span]
+
+    def _mean(
+        self, operation: Mean, layer: int, kind: str, span: slice
+    ) -> Float[Tensor, "*prompts_pos features"]:
+        """A vector, or one for each prompt and position where means differ."""
+        means = self.sources.means(operation)[kind][layer][:, span]
+        if len(means) == 1:
+            return means[0]
+        return means[self.group.cut(self.sources.keys[operation.over]).to(means.device)]
 
     def _run(self, operation: Operation) -> CleanRun:
         if operation not in self.runs:
@@ -254,9 +264,9 @@ class Opened:
             )
         return value
 
-    def _given(self, value: Tensor, square: bool = False) -> Callable[[], Tensor]:
+    def _given(self, site: Site, value: Tensor, square: bool = False) -> Callable[[], Tensor]:
         """A tensor of the user's: a vector, or one for each prompt and position of the set."""
-        model, group = self.sources.replay.model, self.group
+        replay, group = self.sources.replay, self.group
         if square:
             rows, columns = group.rows[:, None, None], group.columns
             whole = value.cpu().expand(len(group.prompts), -1, -1)
@@ -265,7 +275,7 @@ class Opened:
             mine = value
         else:
             mine = group.cut(value.cpu())
-        placed = mine.to(model.device, model.dtype)
+        placed = mine.to(replay.devices[site.layer], replay.model.dtype)
         return lambda: placed
 
 

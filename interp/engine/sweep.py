@@ -12,28 +12,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.activations.batches import require_fit
-from interp.engine.devices import in_shards
-from interp.engine.groups import groups
+from interp.engine.batches import Batches
+from interp.engine.groups import Group, groups
 from interp.engine.interventions import Intervention
-from interp.engine.jobs import Job
-from interp.engine.memory import largest_group, train_tokens
 from interp.engine.metrics import Metric
 from interp.engine.metrics import resolve as resolve_metric
-from interp.engine.plan import trains
 from interp.engine.precision import in_dtype, with_error
 from interp.engine.replay import Replay, replay_of
 from interp.engine.result import SweepResult
-from interp.engine.runner import Runner
-from interp.engine.score import Scorer
-from interp.engine.sources import Opened, Sources, require_patterns
-from interp.engine.stored import Chunk, Kept, by_group, cut
-from interp.engine.stored import opened as opened_run
+from interp.engine.sources import Sources, require_patterns
+from interp.engine.stored import edits_hash, opened, room, settle
+from interp.engine.sweep_work import Bench, SweepWork, cut
+from interp.engine.table import Table
 from interp.errors import InterpError, InterventionError, PromptError, did_you_mean
 from interp.models import Model
-from interp.progress import track
 from interp.prompts import PromptSet
 from interp.provenance import provenance
 from interp.runs import Run
+from interp.workers import Devices, Engine, Here, kept_and_computed
 
 EFFECTS = ("total", "direct")
 FREEZE = ("none", "patterns")
@@ -59,6 +55,7 @@ def run(
     freeze: str = "none",
     dtype: str | torch.dtype | None = None,
     devices: Sequence[str | torch.device] | None = None,
+    engine: Engine | None = None,
     run: str | Path | None = None,
     progress: bool = True,
     **how: Any,
@@ -81,11 +78,13 @@ def run(
         dtype: Compute in another precision, such as "bfloat16"; the error against the model's own,
             measured on some of the interventions, is in `provenance["error"]`.
         devices: Several devices of this machine, such as ["cuda:0", "cuda:1"]: each takes a copy
-            of the model and a share of the interventions. The values are the same.
+            of the model and computes what is next. The values are the same.
+        engine: Where it is computed, such as `interp.workers.Ray()`; in this process by default.
         run: A folder in which results are kept as they come. The same call with the same folder
-            goes on where it was stopped, and gives the same bits on the same machine; a call that
-            differs in model, prompts, interventions or options is refused. On one device alone. A
-            metric of the user's is known by its name and its source.
+            goes on where it was stopped, and gives the same bits on the same kind of machine; a
+            call that differs in model, prompts, interventions or options is refused. It may go on
+            elsewhere, on other devices of the kind or on another engine. A metric of the user's
+            is known by its name and its source.
         progress: Show a bar.
         how: More for the provenance.
 
@@ -105,17 +104,21 @@ def run(
     require_fit(model, prompts)
     options: dict[str, Any] = {"method": method, "direction": direction}
     options |= {"effect": effect, "freeze": freeze, **how}
-    measure = resolve_metric(metric)
-    shown: dict[str, Any] = {"dtype": dtype, "devices": devices, "progress": progress}
-    if run is None:
-        return _swept(model, prompts, interventions, measure, options, **shown)
+    measure, used = resolve_metric(metric), engine_of(engine, devices)
     computed = model if dtype is None else in_dtype(model, dtype)
-    with opened_run(
-        run, computed, prompts, interventions, measure, devices=devices, **options
-    ) as store:
-        result = _swept(model, prompts, interventions, measure, options, store=store, **shown)
-        store.finish(result.save)
-    return result
+    edits = {"interventions": len(interventions), "edits": edits_hash(interventions)}
+    with opened(run, computed, prompts, measure, used, edits=edits, **options) as store:
+        found = _swept(
+            computed, prompts, interventions, measure, options, used, store, progress=progress
+        )
+        if computed is not model:
+            rows = _spread_out(len(interventions), ERROR_SITES)
+            some = [interventions[row] for row in rows]
+            own = _swept(model, prompts, some, measure, options, Here(), None, progress=progress)
+            found = with_error(found, own, rows)
+        if store is not None:
+            store.finish(found.save)
+    return found
 
 
 def _swept(
@@ -124,44 +127,32 @@ def _swept(
     interventions: Sequence[Intervention],
     measure: Metric,
     options: dict[str, Any],
+    engine: Engine,
+    store: Run | None,
     *,
-    dtype: str | torch.dtype | None = None,
-    devices: Sequence[str | torch.device] | None = None,
-    store: Run | None = None,
     progress: bool,
 ) -> SweepResult:
-    """The same in the precision, and on the devices, that are asked for."""
-    if dtype is not None and in_dtype(model, dtype) is not model:
-        rows = _spread_out(len(interventions), ERROR_SITES)
-        some = [interventions[row] for row in rows]
-        found = _swept(
-            in_dtype(model, dtype),
-            prompts,
-            interventions,
-            measure,
-            options,
-            devices=devices,
-            store=store,
-            progress=progress,
-        )
-        own = _swept(model, prompts, some, measure, options, progress=progress)
-        return with_error(found, own, rows)
-    if devices is not None:
-        return in_shards(
-            model,
-            devices,
-            interventions,
-            lambda on, share: _swept(on, prompts, share, measure, options, progress=progress),
-        )
+    """The same in the precision of the model that is given."""
     denoises = options["direction"] == "denoise"
     base = swapped(prompts) if denoises else prompts
     effect, freeze = options["effect"], options["freeze"]
-    sweep = Sweep(model, base, interventions, measure, effect=effect, freeze=freeze, store=store)
-    engine = "replay" if sweep.replay.works else "naive"
-    source = provenance(model, prompts, metric=measure.name, **options, engine=engine)
+    sweep = Sweep(
+        model,
+        base,
+        interventions,
+        measure,
+        effect=effect,
+        freeze=freeze,
+        engine=engine,
+        store=store,
+    )
+    road = "replay" if sweep.replay.works else "naive"
+    source = provenance(model, prompts, metric=measure.name, **options, engine=road)
+    source |= {"device": engine.where(model)}
 
     def result() -> SweepResult:
-        clean, corrupt = sweep.start.cpu(), None if sweep.other is None else sweep.other.cpu()
+        table = sweep.table
+        clean, corrupt = table.start.cpu(), None if table.other is None else table.other.cpu()
         if denoises:
             assert corrupt is not None
             clean, corrupt = corrupt, clean
@@ -177,15 +168,28 @@ def _swept(
     return result()
 
 
+def engine_of(engine: Engine | None, devices: Sequence[str | torch.device] | None) -> Engine:
+    """Where it is computed: on an engine, on several devices, or here.
+
+    Raises InterventionError for both, ModelError for an empty list of devices.
+    """
+    if devices is None:
+        return engine or Here()
+    if engine is not None:
+        raise InterventionError(
+            "devices names devices of this machine and engine says where to compute; give one of "
+            "the two."
+        )
+    return Devices(devices)
+
+
 class Sweep:
-    """What is known of a sweep while it runs.
+    """A sweep that is ready to run: how it is cut up, and what is known of it.
 
     Attributes:
-        unique: The different interventions.
-        order: For each intervention asked for, its place in `unique`.
-        found: The metric of each on each prompt, NaN where it has not been run.
-        start: The metric of the run that is changed.
-        other: The metric of its counterfactual, if there is one.
+        work: What its workers must know; each different intervention is in it once.
+        order: For each intervention asked for, its row in `table`.
+        table: The values, as far as they are known.
     """
 
     def __init__(
@@ -197,164 +201,97 @@ class Sweep:
         *,
         effect: str = "total",
         freeze: str = "none",
+        engine: Engine | None = None,
         store: Run | None = None,
     ) -> None:
         if not interventions:
             raise InterventionError("There are no interventions; give at least one.")
-        self.prompts, self.measure = prompts, measure
-        self.effect, self.freeze = effect, freeze
+        self.model, self.engine, self.store = model, engine or Here(), store
         self.replay = replay_of(model)
         _require_road(self.replay, effect, freeze)
         unique = dict.fromkeys(interventions)
         number = {each: index for index, each in enumerate(unique)}
-        self.unique = list(unique)
         self.order = torch.tensor([number[each] for each in interventions])
-        settled = (lambda _, value: value) if store is None else store.settle
-        # free memory decides which batches there are, and they the last bits: as when it was begun
-        self.largest = settled("prompts at once", largest_group(self.replay, prompts))
-        self.tokens = settled("tokens at once", train_tokens(self.replay))
-        self.sources = Sources(self.replay, prompts, groups(prompts, self.largest), self.unique)
-        dtype = torch.promote_types(model.dtype, torch.float32)
-        shape = (len(self.unique), len(prompts))
-        self.found = torch.full(shape, torch.nan, dtype=dtype, device=model.device)
-        self.start = torch.full((len(prompts),), torch.nan, dtype=dtype, device=model.device)
-        self.other = None if prompts.corrupt is None else self.start.clone()
-        self.kept = Kept(store, self.found, self.start, self.other)
+        self.work = SweepWork(
+            prompts,
+            list(unique),
+            measure,
+            effect,
+            freeze,
+            room(model, prompts, self.engine, store),
+        )
+        self.groups = groups(prompts, self.work.room.largest)
+        self.sources = Sources(self.replay, prompts, self.groups, self.work.interventions)
+        self.table = Table(model, prompts, len(unique))
 
     def values(self) -> Float[Tensor, "sites prompts"]:
         """What is known so far, NaN elsewhere."""
-        return self.found.cpu()[self.order]
+        return self.table.found.cpu()[self.order]
 
-    def compute(
+    def compute(self, *, progress: bool) -> None:
+        """Fill in all values.
+
+        Raises MetricError if one is NaN, InterventionError if no intervention changes anything.
+        """
+        work, asked = self.work, torch.arange(len(self.work.interventions))
+        batches = cut(work, self.sources, self.groups, asked, at_once=self._at_once(self.groups))
+        if not self._changes_anything(batches):
+            raise InterventionError(
+                f"None of the {len(asked)} interventions changes an activation; patch from "
+                "prompts that differ at or before the positions that are named."
+            )
+        settle(self.store, batches)
+        items = enumerate(batches)
+        chunks = kept_and_computed(self.engine, self.model, work, items, self.store)
+        self.table.fill(
+            batches,
+            self.groups,
+            chunks,
+            work.measure,
+            asked=asked,
+            run=self.store,
+            progress=progress,
+        )
+
+    def compute_some(
         self,
         *,
         progress: bool,
+        sites: Int[Tensor, " some_sites"],
         rows: Int[Tensor, " some_prompts"] | None = None,
-        sites: Int[Tensor, " some_sites"] | None = None,
     ) -> None:
-        """Fill in values: of all prompts, or `rows`; of all of `unique`, or `sites`.
+        """Fill in the values of some of the interventions, on all prompts or on some, here.
 
-        Raises MetricError if one is NaN, InterventionError if no job changes anything.
+        Raises MetricError if one is NaN.
         """
-        some = groups(self.prompts, self.largest, rows)
-        opened = [self.sources.open(group) for group in some]
-        jobs = [each.jobs(self.unique, sites) for each in opened]
-        if rows is None and sites is None and not any(jobs):
-            raise InterventionError(
-                f"None of the {len(self.unique)} interventions changes an activation; patch from "
-                "prompts that differ at or before the positions that are named."
-            )
-        asked = list(range(len(self.unique))) if sites is None else sites.tolist()
-        if self.measure.is_ours or len(some) == 1:
-            rides = [self._trains(*each) for each in zip(opened, jobs, strict=True)]
-            chunks = cut(
-                [
-                    (each.group.rows, [[job.index for job in train] for train in trains])
-                    for each, trains in zip(opened, rides, strict=True)
-                ]
-            )
-            self.kept.restore(chunks)
-            for each, trains, own in zip(opened, rides, by_group(chunks), strict=True):
-                self._one_group(each, trains, own, asked, progress)
-        else:
-            size = max(1, KEPT_ENDS // (len(self.prompts) * self.replay.model.geometry.d_model))
-            if self.kept.run is not None:
-                size = min(size, KEPT_BLOCK)
-            blocks = [asked[at : at + size] for at in range(0, len(asked), size)]
-            chunks = cut([(torch.arange(len(self.prompts)), blocks)])
-            self.kept.restore(chunks)
-            self._all_groups(opened, jobs, chunks, progress)
+        work, some = self.work, groups(self.work.prompts, self.work.room.largest, rows)
+        batches = cut(work, self.sources, some, sites, at_once=self._at_once(some))
+        bench = Bench(work, self.sources, some)
+        chunks = ((number, bench(batch)) for number, batch in enumerate(batches))
+        self.table.fill(batches, some, chunks, work.measure, asked=sites, progress=progress)
 
-    def _one_group(
-        self,
-        opened: Opened,
-        trains: list[list[Job]],
-        chunks: list[Chunk],
-        asked: list[int],
-        progress: bool,
-    ) -> None:
-        """Score the trains of a group as they are run."""
-        rows = opened.group.rows.to(self.found.device)
-        start, *ends = chunks
-        jobs = [job for train in trains for job in train]
-        waiting = [pair for pair in zip(ends, trains, strict=True) if not self.kept.known(pair[0])]
-        if waiting or not self.kept.known(start):
-            runner = self._runner(opened, jobs)
-            scorer = Scorer(self.replay, self.measure, self.prompts[opened.group.rows], runner.end)
-            if not self.kept.known(start):
-                self.start[rows] = self.measure.checked(scorer(runner.end[None])[0])
-                if self.other is not None:
-                    self.other[rows] = scorer(self._other_end(opened)[None])[0]
-                self.kept.keep(start)
-            for chunk, train in track(waiting, "Sweeping", shown=progress):
-                index = torch.tensor(chunk.sites, device=rows.device)
-                self.found[index[:, None], rows] = scorer(runner.ends(train))
-                self.kept.keep(chunk)
-            opened.close()
-        self._fill_void(jobs, rows, asked)
-        self.measure.checked(self.found[torch.tensor(asked, device=rows.device)][:, rows])
+    def _at_once(self, some: Sequence[Group]) -> int | None:
+        work = self.work
+        return scored_together(work.measure, work.prompts, some, self.model, self.store)
 
-    def _all_groups(
-        self,
-        opened: list[Opened],
-        jobs: list[list[Job]],
-        chunks: list[Chunk],
-        progress: bool,
-    ) -> None:
-        """Score with a metric that wants all prompts at once, some interventions after others."""
-        waiting = [chunk for chunk in chunks if not self.kept.known(chunk)]
-        if not waiting:
-            return
-        first = self._ends(opened, [[] for _ in opened], [0])[0]
-        scorer = Scorer(self.replay, self.measure, self.prompts, first)
-        for chunk in track(waiting, "Sweeping", shown=progress):
-            if chunk.sites:
-                inside = set(chunk.sites)
-                some = [[job for job in those if job.index in inside] for those in jobs]
-                self.found[chunk.sites] = scorer(self._ends(opened, some, chunk.sites))
-            else:
-                self.start[:] = scorer(first[None])[0]
-                if self.other is not None:
-                    other = torch.empty_like(first)
-                    for each in opened:
-                        other[each.group.rows] = self._other_end(each)
-                    self.other[:] = scorer(other[None])[0]
-            self.kept.keep(chunk)
-
-    def _ends(
-        self, opened: list[Opened], jobs: list[list[Job]], block: list[int]
-    ) -> Float[Tensor, "jobs prompts d_model"]:
-        """The last column of every prompt under the interventions of a block."""
-        shape = (len(block), len(self.prompts), self.replay.model.geometry.d_model)
-        model, place = self.replay.model, {index: row for row, index in enumerate(block)}
-        ends = torch.empty(shape, dtype=model.dtype, device=model.device)
-        for each, those in zip(opened, jobs, strict=True):
-            runner, rows = self._runner(each, those), each.group.rows.to(model.device)
-            ends[:, rows] = runner.end
-            for train in runner.schedule(those, self.tokens):
-                index = torch.tensor([place[job.index] for job in train])
-                ends[index[:, None].to(model.device), rows] = runner.ends(train)
-            each.close()
-        return ends
-
-    def _runner(self, opened: Opened, jobs: list[Job]) -> Runner:
-        return Runner(self.replay, opened.group, jobs, effect=self.effect, freeze=self.freeze)
-
-    def _other_end(self, opened: Opened) -> Float[Tensor, "prompts d_model"]:
-        assert opened.group.corrupt is not None
-        return self.replay.clean(opened.group.corrupt).stream[-1][:, -1]
-
-    def _trains(self, opened: Opened, jobs: list[Job]) -> list[list[Job]]:
-        group = opened.group
-        size, length = len(group), group.length
-        return trains(jobs, self.replay, prompts=size, length=length, tokens=self.tokens)
-
-    def _fill_void(self, jobs: list[Job], rows: Tensor, asked: list[int]) -> None:
-        """Interventions that change nothing in a group leave its values as they are."""
-        void = sorted(set(asked) - {job.index for job in jobs})
-        self.found[torch.tensor(void, dtype=torch.long, device=rows.device)[:, None], rows] = (
-            self.start[rows]
+    def _changes_anything(self, batches: Batches) -> bool:
+        if batches.groups != [None]:
+            return len(batches) > len(batches.groups)
+        return any(
+            self.sources.open(group).job(row, intervention)
+            for group in self.groups
+            for row, intervention in enumerate(self.work.interventions)
         )
+
+
+def scored_together(
+    measure: Metric, prompts: PromptSet, some: Sequence[Group], model: Model, store: Run | None
+) -> int | None:
+    """Rows that are scored together, where a metric wants all prompts at once; else None."""
+    if measure.is_ours or len(some) == 1:
+        return None
+    most = KEPT_ENDS if store is None else KEPT_BLOCK
+    return max(1, min(most, KEPT_ENDS // (len(prompts) * model.geometry.d_model)))
 
 
 def _spread_out(count: int, wanted: int) -> list[int]:

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.engine.clean import CleanRun
 from interp.engine.jobs import EARLY, LATE, Job, Values, changed, hooked
-from interp.engine.replay import CleanRun, Replay
+from interp.engine.replay import Replay
 
 Patterns = list[Float[Tensor, "prompts head queries keys"]]
 
@@ -55,9 +56,10 @@ class Train:
         self.groups = replay.model.geometry.n_kv_heads
 
     def ride(self, jobs: Sequence[Job]) -> Float[Tensor, "jobs prompts d_model"]:
-        """What leaves the last block in the last column, for every job.
+        """What leaves the last block in the last column, for every job, where the model begins.
 
-        Jobs must come in the order of `(layer, boarding_stage)`.
+        The streams lie on the device of each block in turn. Jobs must come in the order of
+        `(layer, boarding_stage)`.
         """
         run, last = self.run, self.replay.n_layers - 1
         start = min(job.start for job in jobs) if self.replay.cached else 0
@@ -67,8 +69,10 @@ class Train:
         for layer in range(jobs[0].layer, last + 1):
             here = [job for job in jobs if job.layer == layer]
             early = [job for job in here if stage[job] == 0]
+            if hidden is not None:
+                hidden = hidden.to(self.replay.devices[layer])
             if early:
-                hidden = _join(hidden, _spread(run.stream[layer][:, start:], len(early)))
+                hidden = _join(hidden, _spread(run.near(layer, "resid_pre", start), len(early)))
                 aboard += early
             if hidden is not None:
                 hidden = changed(aboard, layer, "resid_pre", hidden, start)
@@ -83,7 +87,7 @@ class Train:
             assert hidden is not None
             hidden = changed(aboard, layer, "resid_post", hidden, column)
         assert hidden is not None
-        return hidden[:, -1].unflatten(0, (len(jobs), -1))
+        return hidden[:, -1].unflatten(0, (len(jobs), -1)).to(self.replay.model.device)
 
     def _advance(self, layer: int, hidden: Tensor, jobs: Sequence[Job], start: int) -> Tensor:
         """A whole block; of the last one the last column alone."""
@@ -104,23 +108,25 @@ class Train:
         frozen = None if self.frozen is None else self.frozen[layer]
         if frozen is None and not any((layer, "pattern") in job.changes for job in jobs):
             return None
-        return Values(self.run.parts["v"][layer], self.groups, start, frozen)
+        clean = self.run.near(layer, "v")
+        frozen = None if frozen is None else frozen.to(clean.device)
+        return Values(clean, self.groups, start, frozen)
 
     def attended(self, layer: int, jobs: Sequence[Job], start: int) -> Tensor:
         """What the changed heads of the jobs add to the stream, their patterns being clean."""
-        parts = self.run.parts
+        run = self.run
         if any(job.at(layer, "z") for job in jobs):
-            z = _spread(parts["z"][layer][:, start:], len(jobs))
+            z = _spread(run.near(layer, "z", start), len(jobs))
             added = self.replay.after_attention(layer, changed(jobs, layer, "z", z, start))
         else:
-            added = _spread(parts["attn_out"][layer][:, start:], len(jobs))
+            added = _spread(run.near(layer, "attn_out", start), len(jobs))
         return changed(jobs, layer, "attn_out", added, start)
 
     def _behind_attention(self, layer: int, jobs: Sequence[Job], start: int) -> Tensor:
         """What leaves a block whose attention is changed behind its patterns."""
         replay, run = self.replay, self.run
         attended = self.attended(layer, jobs, start)
-        middle = _onto(run.stream[layer][:, start:], attended)
+        middle = _onto(run.near(layer, "resid_pre", start), attended)
         middle = changed(jobs, layer, "resid_mid", middle, start)
         if replay.body.parallel:
             return middle + self.added_by_mlp(layer, jobs, start)
@@ -130,20 +136,20 @@ class Train:
     def _behind_mlp(self, layer: int, jobs: Sequence[Job], start: int) -> Tensor:
         """What leaves a block whose attention is clean, its MLP changed behind its first matrix."""
         run = self.run
-        middle = run.stream[layer][:, start:] + run.parts["attn_out"][layer][:, start:]
         if not any(job.at(layer, "neurons") or job.at(layer, "mlp_out") for job in jobs):
-            return _spread(run.stream[layer + 1][:, start:], len(jobs))
+            return _spread(run.near(layer, "resid_post", start), len(jobs))
+        middle = run.near(layer, "resid_mid", start)
         return _onto(middle, self.added_by_mlp(layer, jobs, start))
 
     def added_by_mlp(self, layer: int, jobs: Sequence[Job], start: int) -> Tensor:
         """What the changed MLPs of the jobs add to the stream, what enters them being clean."""
-        parts = self.run.parts
+        run = self.run
         if any(job.at(layer, "neurons") for job in jobs):
-            neurons = _spread(parts["neurons"][layer][:, start:], len(jobs))
+            neurons = _spread(run.near(layer, "neurons", start), len(jobs))
             neurons = changed(jobs, layer, "neurons", neurons, start)
             added = self.replay.after_neurons(layer, neurons)
         else:
-            added = _spread(parts["mlp_out"][layer][:, start:], len(jobs))
+            added = _spread(run.near(layer, "mlp_out", start), len(jobs))
         return changed(jobs, layer, "mlp_out", added, start)
 
 

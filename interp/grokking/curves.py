@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.display import Displayed
-from interp.errors import FileFormatError, MetricError, did_you_mean
+from interp.errors import FileFormatError, MetricError, did_you_mean, one_line
+from interp.json_file import read_json_file, write_json
+from interp.json_values import numbers, required, wholes
 from interp.plots import DIVERGING, MISSING
 from interp.resources import data_dir
 
-FORMAT = {"format": "interp.GrokkingCurves", "version": 1}
+FORMAT: dict[str, Any] = {"format": "interp.GrokkingCurves", "version": 1}
+ENTRIES = ("steps", "frequencies", "losses", "others", "provenance")
+LOSSES = ("train_loss", "test_loss", "restricted_loss", "excluded_loss")
+CONTROLLED = LOSSES[2:]
+WAY_OUT = "write one with GrokkingCurves.save"
 COLORS = {
     "train_loss": DIVERGING[2],
     "test_loss": DIVERGING[0],
@@ -90,41 +96,29 @@ class GrokkingCurves(Displayed):
 
     def save(self, path: str | Path) -> Path:
         """Write everything as JSON, making folders as needed; returns the path."""
-        path = Path(path)
         data = {
-            **FORMAT,
             "steps": self.steps,
             "frequencies": self.frequencies,
             "losses": {name: values.tolist() for name, values in self.losses.items()},
             "others": {name: values.tolist() for name, values in self.others.items()},
             "provenance": self.provenance,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(data, allow_nan=False) + "\n", encoding="utf-8")
-        return path
+        return write_json(path, data, **FORMAT)
 
     @classmethod
     def load(cls, path: str | Path) -> GrokkingCurves:
         """Read what `save` wrote.
 
         Raises:
-            FileFormatError: Not a file, not JSON, of another kind or version, or incomplete.
+            FileFormatError: Not a file, not JSON, of another kind or version, damaged or
+                incomplete.
         """
-        way_out = "write one with GrokkingCurves.save"
+        data = read_json_file(path, **FORMAT, entries=ENTRIES, way_out=WAY_OUT)
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            if {key: data.get(key) for key in FORMAT} != FORMAT:
-                raise ValueError(f"it is not of version {FORMAT['version']}")
-            return cls(
-                steps=tuple(data["steps"]),
-                frequencies=tuple(data["frequencies"]),
-                losses={name: _tensor(values) for name, values in data["losses"].items()},
-                others={name: _tensor(values) for name, values in data["others"].items()},
-                provenance=dict(data["provenance"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls(**_attributes(data))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(
-                f"{path} cannot be read as GrokkingCurves ({error}); {way_out}."
+                f"{path} has a missing or broken part ({one_line(error)}); {WAY_OUT}."
             ) from error
 
     def __repr__(self) -> str:
@@ -136,8 +130,38 @@ class GrokkingCurves(Displayed):
         )
 
 
-def _tensor(values: list[Any]) -> Float[Tensor, "*any"]:
-    return torch.tensor(values, dtype=torch.float64)
+def _attributes(data: dict[str, Any]) -> dict[str, Any]:
+    """Those of curves, from what `save` writes; raises ValueError and the like for what is none."""
+    steps = wholes(data["steps"], "steps").tolist()
+    if not steps or any(one >= other for one, other in pairwise(steps)):
+        raise ValueError("steps do not rise")
+    losses = _curves(data["losses"], LOSSES, steps, dims=1)
+    others = _curves(data["others"], CONTROLLED, steps, dims=2)
+    if len({other.shape for other in others.values()}) > 1:
+        raise ValueError("the controls have other sets")
+    about = required(data["provenance"], dict, "provenance")
+    required(about["model"], str, "model")
+    frequencies = wholes(data["frequencies"], "frequencies", least=1).tolist()
+    return {
+        "steps": tuple(steps),
+        "frequencies": tuple(frequencies),
+        "losses": losses,
+        "others": others,
+        "provenance": about,
+    }
+
+
+def _curves(
+    data: Any, names: tuple[str, ...], steps: list[int], *, dims: int
+) -> dict[str, Float[Tensor, "steps ..."]]:
+    given = required(data, dict, "losses")
+    curves = {
+        name: numbers(values, name, dims=dims, dtype=torch.float64)
+        for name, values in given.items()
+    }
+    if curves.keys() != set(names) or {len(curve) for curve in curves.values()} != {len(steps)}:
+        raise ValueError(f"curves are not {', '.join(names)} at {len(steps)} steps")
+    return curves
 
 
 def shipped_curves() -> GrokkingCurves:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import FileFormatError, InterpError
+from interp.errors import FileFormatError, InterpError, one_line
+from interp.heads.atlas_rows import digest, read_rows, write_rows
 from interp.heads.claims import Claim
+from interp.heads.kinds import kind_of
 from interp.heads.score import Score
+from interp.json_file import read_json, to_text, unseal, write_json
+from interp.json_values import all_of, numbers, required, table
 from interp.sites import Head
 
-FORMAT = {"format": "interp.HeadAtlas", "version": 2}
+FORMAT: dict[str, Any] = {"format": "interp.HeadAtlas", "version": 2}
+ENTRIES = ("scores", "claims", "missing", "provenance")
 WAY_OUT = "write one with HeadAtlas.save or `interp scan MODEL --out atlas.json`"
 
 
@@ -34,47 +35,35 @@ class Parts(NamedTuple):
 
 def write(path: Path, parts: Parts) -> Path:
     """Write Parquet if the name ends so, else JSON, making folders as needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
-        _write_parquet(path, parts)
-    else:
-        values = {kind: _numbers(score.values) for kind, score in parts.scores.items()}
-        text = json.dumps(_data(parts, values), allow_nan=False, separators=(",", ":"))
-        path.write_text(text + "\n", encoding="utf-8")
-    return path
+        values = {kind: digest(score.values) for kind, score in parts.scores.items()}
+        write_rows(path, parts.scores, to_text(path.name, _data(parts, values), **FORMAT))
+        return path
+    numbers = {kind: _numbers(score.values) for kind, score in parts.scores.items()}
+    return write_json(path, _data(parts, numbers), **FORMAT)
 
 
 def read(path: Path) -> Parts:
     """Read what `write` wrote.
 
     Raises:
-        FileFormatError: Not a file, of another kind or version, or incomplete.
+        FileFormatError: Not a file, of another kind or version, damaged or incomplete.
     """
+    if path.suffix == ".parquet":
+        rows, told = read_rows(path, way_out=WAY_OUT)
+    else:
+        rows, told = None, read_json(path, way_out=WAY_OUT)
+    data = unseal(told, path, **FORMAT, entries=ENTRIES, way_out=WAY_OUT)
     try:
-        data = _read_parquet(path) if path.suffix == ".parquet" else _read_json(path)
-    except OSError as error:
-        why = error.strerror or "it is no whole Parquet file"
-        raise FileFormatError(f"{path} cannot be read ({why}); {WAY_OUT}.") from error
-    except (ValueError, pa.ArrowException) as error:
-        raise FileFormatError(f"{path} is not whole ({error}); {WAY_OUT}.") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT["format"]:
-        raise FileFormatError(f"{path} does not hold a HeadAtlas; {WAY_OUT}.")
-    if data.get("version") != FORMAT["version"]:
-        raise FileFormatError(
-            f"{path} is a HeadAtlas of version {data.get('version')!r}, and this release reads "
-            f"version {FORMAT['version']}; scan again, or install the release that wrote it."
-        )
-    try:
-        return _parts(data)
+        return _parts(data, rows)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, InterpError) as error:
-        broken = f"{path} has a missing or broken part ({error}); {WAY_OUT}."
-        raise FileFormatError(broken) from error
+        why = one_line(error)
+        raise FileFormatError(f"{path} has a missing or broken part ({why}); {WAY_OUT}.") from error
 
 
 def _data(parts: Parts, values: dict[str, Any]) -> dict[str, Any]:
     """The whole atlas as plain values, the scores' own numbers given."""
     return {
-        **FORMAT,
         "scores": {
             kind: {
                 "samples": score.samples,
@@ -100,73 +89,57 @@ def _data(parts: Parts, values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parts(data: dict[str, Any]) -> Parts:
-    scores = {kind: _score(kind, score) for kind, score in data["scores"].items()}
-    if len({score.values.shape[:2] for score in scores.values()}) != 1:
+def _parts(data: dict[str, Any], rows: dict[str, Tensor] | None) -> Parts:
+    scores = {
+        kind: _score(kind, score, rows)
+        for kind, score in table(data["scores"], dict, "score").items()
+    }
+    shapes = {score.values.shape[:2] for score in scores.values()}
+    if len(shapes) != 1:
         raise ValueError("its scores are not of one model")
-    claims = {kind: _claim(kind, claim) for kind, claim in data["claims"].items()}
-    return Parts(scores, claims, dict(data["missing"]), dict(data["provenance"]))
+    if rows is not None and rows.keys() != scores.keys():
+        raise ValueError("its rows are not of the kinds that it tells of")
+    layers, heads = shapes.pop()
+    every = [Head(layer, head) for layer in range(layers) for head in range(heads)]
+    names = {str(head): head for head in every}
+    claims = {
+        kind: _claim(kind, claim, names)
+        for kind, claim in table(data["claims"], dict, "claim").items()
+    }
+    missing = table(data["missing"], str, "missing")
+    return Parts(scores, claims, missing, required(data["provenance"], dict, "provenance"))
 
 
-def _score(kind: str, data: dict[str, Any]) -> Score:
-    values = _tensor(data["values"])
-    if values.ndim != 3:
-        raise ValueError(f"{kind} has values of shape {tuple(values.shape)}")
-    chance = math.nan if data["chance"] is None else float(data["chance"])
-    return Score(kind, values, str(data["samples"]), chance, dict(data["notes"]))
+def _score(kind: str, data: dict[str, Any], rows: dict[str, Tensor] | None) -> Score:
+    if rows is None:
+        values = numbers(data["values"], f"values of {kind}", dims=3)
+    else:
+        values = rows[kind]
+        if data["values"] not in (None, digest(values)):  # no hash in files from before it
+            raise ValueError(f"the rows of {kind!r} are not those that were written")
+    chance = numbers(data["chance"], "chance", dims=0, dtype=torch.float64).item()
+    samples = required(data["samples"], str, "samples")
+    return Score(kind, values, samples, chance, required(data["notes"], dict, "notes"))
 
 
-def _claim(kind: str, data: dict[str, Any]) -> Claim:
+def _claim(kind: str, data: dict[str, Any], names: dict[str, Head]) -> Claim:
+    kind_of(kind)
+    heads = all_of(data["heads"], str, "heads")
+    if not heads or len(set(heads)) < len(heads) or not names.keys() >= set(heads):
+        raise ValueError(f"{heads!r:.80} are no different heads of this model")
+    clean, without = (numbers(data[name], name, dims=1) for name in ("clean", "without"))
+    random = numbers(data["random"], "random", dims=2)
+    if not clean.shape == without.shape == random.shape[1:] or not clean.numel():
+        raise ValueError(f"the claim of {kind} has other prompts with its heads than without")
     return Claim(
         kind,
-        heads=tuple(_head(name) for name in data["heads"]),
-        metric=str(data["metric"]),
-        clean=_tensor(data["clean"]),
-        without=_tensor(data["without"]),
-        random=_tensor(data["random"]),
-        provenance=dict(data["provenance"]),
+        heads=tuple(names[name] for name in heads),
+        metric=required(data["metric"], str, "metric"),
+        clean=clean,
+        without=without,
+        random=random,
+        provenance=required(data["provenance"], dict, "provenance"),
     )
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write_parquet(path: Path, parts: Parts) -> None:
-    """Columns kind, layer, head, sample, value; all else as JSON in the file's metadata."""
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("layer", "head", "sample")}
-    kinds: list[str] = []
-    values: list[np.ndarray] = []
-    for kind, score in parts.scores.items():
-        for name, index in zip(columns, np.indices(score.values.shape), strict=True):
-            columns[name].append(index.ravel())
-        kinds += [kind] * score.values.numel()
-        values.append(score.values.double().numpy().ravel())
-    table = pa.table(
-        {
-            "kind": pa.array(kinds).dictionary_encode(),
-            **{name: np.concatenate(each).astype(np.int32) for name, each in columns.items()},
-            "value": np.concatenate(values),
-        }
-    )
-    about = json.dumps(_data(parts, {}), allow_nan=False)
-    pq.write_table(table.replace_schema_metadata({"interp": about}), path)
-
-
-def _read_parquet(path: Path) -> Any:
-    table = pq.read_table(path)
-    data = json.loads((table.schema.metadata or {}).get(b"interp", b"{}"))
-    frame = table.to_pandas()
-    for kind, rows in frame.groupby("kind", observed=True):
-        shape = tuple(int(rows[name].max()) + 1 for name in ("layer", "head", "sample"))
-        ordered = rows.sort_values(["layer", "head", "sample"])
-        data["scores"][kind]["values"] = ordered["value"].to_numpy().reshape(shape)
-    return data
-
-
-def _head(name: str) -> Head:
-    layer, head = name.split(".")
-    return Head(int(layer), int(head))
 
 
 def _numbers(tensor: Float[Tensor, "*any"]) -> Any:
@@ -182,14 +155,3 @@ def _numbers(tensor: Float[Tensor, "*any"]) -> Any:
         return int(short) if short in (0.0, 1.0) else short  # most scores of words are 0 or 1
 
     return written(tensor.tolist())
-
-
-def _tensor(numbers: Any) -> Float[Tensor, "*any"]:
-    def read_number(value: Any) -> Any:
-        if isinstance(value, list):
-            return [read_number(entry) for entry in value]
-        return math.nan if value is None else float(value)
-
-    if isinstance(numbers, np.ndarray):
-        return torch.tensor(numbers, dtype=torch.float32)
-    return torch.tensor(read_number(numbers), dtype=torch.float32)

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from interp import tasks
-from interp.errors import InterpError, MetricError, TaskError
+from interp.engine.stored import LEFT_OUT
+from interp.errors import MetricError
 from interp.heads.atlas import HeadAtlas
-from interp.heads.attention import ATTENTION, attention
-from interp.heads.claims import Claim, check_claim
-from interp.heads.function_vector import function_vector
-from interp.heads.induction.copying import copying
-from interp.heads.induction.prefix_matching import prefix_matching
+from interp.heads.claims import Claim
 from interp.heads.kinds import KINDS, kind_of
-from interp.heads.names.copy_suppression import copy_suppression
-from interp.heads.names.name_copying import name_copying
-from interp.heads.names.roles import name_mover, s_inhibition
-from interp.heads.needles.retrieval import retrieval
+from interp.heads.scan_work import DETECTORS, ClaimWork, ScoreWork, unpacked
 from interp.heads.score import Score
-from interp.heads.succession.successor import successor
 from interp.models import Model
-from interp.prompts import PromptSet
+from interp.progress import track
 from interp.provenance import provenance
+from interp.runs import Run
+from interp.workers import Engine, Here, Item, Work, kept_and_computed
+from interp.workers.opened import foreign, opened, settle_chunks, threads_of
 
-PROMPTS = 64
-"""Prompts of the task on which a claim is checked."""
-
-Detector = Callable[..., "Score | Sequence[Score]"]
-
-DETECTORS: dict[tuple[str, ...], Detector] = {
-    ATTENTION: attention,
-    ("prefix-matching",): prefix_matching,
-    ("copying",): copying,
-    ("successor",): lambda model, **how: successor(model).score,  # every word, none drawn
-    ("retrieval",): lambda model, **how: retrieval(model, **how).score,
-    ("name-copying", "name-suppressing"): name_copying,
-    ("name-mover",): name_mover,
-    ("copy-suppression",): copy_suppression,
-    ("s-inhibition",): s_inhibition,
-    ("function-vector",): lambda model, **how: function_vector(model, **how).score,
-}
-"""Which function measures which kinds."""
+RESULT = "atlas.json"
+"""The file in a run's folder that holds the whole atlas, for `HeadAtlas.load`."""
 
 
 def scan(
@@ -52,6 +33,9 @@ def scan(
     n: int | None = None,
     seed: int = 0,
     check: bool = True,
+    run: str | Path | None = None,
+    engine: Engine | None = None,
+    command: str | None = None,
     progress: bool = True,
 ) -> HeadAtlas:
     """Score every attention head by every kind, and check what the heads found are said to do.
@@ -62,76 +46,107 @@ def scan(
         n: Samples of each score; by default as many as each was published with.
         seed: Of all random choices.
         check: Take the heads of each kind out, and as many random ones, on the kind's own task.
+        run: A folder in which scores and claims are kept as they come. The same call with the same
+            folder goes on where it was stopped, and gives the same atlas; a call that differs in
+            model or options is refused.
+        engine: Who computes: this process by default, or an engine of `interp.workers`.
+        command: The shell line that does the same, for the provenance and the run; by default the
+            provenance names one that keeps no run.
         progress: Show bars.
 
     Raises:
         MetricError: An unknown kind, or none that can be measured in this model.
+        RunError: A folder that holds something else or another run; that another process writes;
+            or that cannot be written.
 
     A kind that this model or its tokenizer cannot be asked about is in `missing`, with the reason.
     The control of a scan is `scan(model.untrained())`: the same shape with random weights.
     """
-    wanted = _resolve(kinds)
+    wanted, engine = _resolve(kinds), engine or Here()
+    repeated = command or _command(model, wanted, n=n, seed=seed, check=check)
+    source = provenance(model, method="head scan", seed=seed, n=n, command=repeated)
+    source |= {"device": engine.where(model)}
+    identity = {key: value for key, value in source.items() if key not in LEFT_OUT}
+    identity |= {"kinds": list(wanted), "check": check}
+    bars = progress and isinstance(engine, Here)  # elsewhere nobody sees those of a single chunk
+    with opened(
+        run, model, engine, kind="atlas", result=RESULT, identity=identity, command=command
+    ) as store:
+        computed = partial(_computed, model, engine, store, shown=progress)
+        detectors = [
+            (number, kinds) for number, kinds in enumerate(DETECTORS) if {*kinds} & {*wanted}
+        ]
+        threads = threads_of(engine, store)
+        work: Work = ScoreWork(n, seed=seed, threads=threads, progress=bars)
+        answers = computed(work, detectors, "Scoring heads", answer=list[Score] | str)
+        scores, missing = _scores(answers, wanted)
+        to_check = _claims(scores) if check else []
+        settle_chunks(store, len(detectors) + len(to_check))
+        claims: dict[str, Claim] = {}
+        work = ClaimWork(seed, threads=threads, progress=bars)
+        for (kind, _), claim in computed(work, to_check, "Checking claims", answer=Claim | str):
+            if isinstance(claim, Claim):
+                claims[kind] = claim
+            else:
+                missing[f"claim of {kind}"] = claim
+        atlas = HeadAtlas(
+            scores={kind: scores[kind] for kind in wanted if kind in scores},
+            claims=claims,
+            missing=missing,
+            provenance=source,
+        )
+        if store is not None:
+            store.finish(atlas.save)
+    return atlas
+
+
+def _computed(
+    model: Model,
+    engine: Engine,
+    run: Run | None,
+    work: Work,
+    items: list[Item],
+    what: str,
+    *,
+    answer: Any,
+    shown: bool,
+) -> list[tuple[Any, Any]]:
+    """Each item, and what became of it, in their order: of the type `answer`.
+
+    Raises RunError for a chunk that no scan has written.
+    """
+    found: dict[int, Any] = {}
+    asked = {number for number, _ in items}
+    every = kept_and_computed(engine, model, work, items, run)
+    chunks = ((number, chunk) for number, chunk in every if number in asked)
+    for _, (number, chunk) in zip(track(items, what, shown=shown), chunks, strict=True):
+        try:
+            found[number] = unpacked(chunk, answer)
+        except ValueError as error:
+            raise foreign(number, run) from error
+    return [(item, found[number]) for number, item in items]
+
+
+def _scores(
+    answers: list[tuple[tuple[str, ...], list[Score] | str]], wanted: Sequence[str]
+) -> tuple[dict[str, Score], dict[str, str]]:
+    """The scores that were asked for, and why others are missing, by kind."""
     scores: dict[str, Score] = {}
     missing: dict[str, str] = {}
-    how: dict[str, Any] = {"seed": seed, "progress": progress} | ({} if n is None else {"n": n})
-    for measured, detector in DETECTORS.items():
-        asked = [kind for kind in measured if kind in wanted]
-        if not asked:
-            continue
-        try:
-            found = detector(model, **how)
-        except InterpError as error:
-            missing |= dict.fromkeys(asked, str(error))
-            continue
-        each = [found] if isinstance(found, Score) else found
-        scores |= {score.kind: score for score in each if score.kind in asked}
-    claims = _claims(model, scores, missing, seed=seed, progress=progress) if check else {}
-    return HeadAtlas(
-        scores={kind: scores[kind] for kind in wanted if kind in scores},
-        claims=claims,
-        missing=missing,
-        provenance=provenance(
-            model,
-            method="head scan",
-            seed=seed,
-            n=n,
-            command=_command(model, wanted, n=n, seed=seed, check=check),
-        ),
-    )
+    for kinds, answer in answers:
+        asked = [kind for kind in kinds if kind in wanted]
+        if isinstance(answer, str):
+            missing |= dict.fromkeys(asked, answer)
+        else:
+            scores |= {score.kind: score for score in answer if score.kind in asked}
+    return scores, missing
 
 
-def _claims(
-    model: Model,
-    scores: dict[str, Score],
-    missing: dict[str, str],
-    *,
-    seed: int,
-    progress: bool,
-) -> dict[str, Claim]:
-    """One claim for each kind that has heads and a task."""
-    drawn: dict[str, PromptSet] = {}
-    claims: dict[str, Claim] = {}
-    for kind, score in scores.items():
-        task, heads = kind_of(kind).task, score.named()
-        if not task or not heads:
-            continue
-        try:
-            if task not in drawn:
-                drawn[task] = _prompts(model, task, seed)
-            claims[kind] = check_claim(
-                model, kind, heads, drawn[task], seed=seed, progress=progress
-            )
-        except InterpError as error:
-            missing[f"claim of {kind}"] = str(error)
-    return claims
-
-
-def _prompts(model: Model, task: str, seed: int) -> PromptSet:
-    """Prompts that an embedded model never saw in training, if there are enough of them."""
-    try:
-        return tasks.get(task).sample(model, PROMPTS, seed=seed)
-    except TaskError:
-        return tasks.get(task).sample(model, PROMPTS, seed=seed, split="all")
+def _claims(scores: dict[str, Score]) -> list[Item]:
+    """One for each kind that has heads and a task."""
+    claims = [(kind, score.named()) for kind, score in scores.items() if kind_of(kind).task]
+    some = [(kind, heads) for kind, heads in claims if heads]
+    return list(enumerate(some, start=len(DETECTORS)))
 
 
 def _command(model: Model, kinds: Sequence[str], *, n: int | None, seed: int, check: bool) -> str:

@@ -15,11 +15,14 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from interp.engine.anatomy import Part
 from interp.engine.replay import replay_of
 from interp.errors import UnsupportedModel
 from interp.models import Model
+from interp.models.placement import held
+from interp.models.quantised import is_matrix, require_plain
 
 
 class _Stop(Exception):
@@ -106,11 +109,9 @@ class Weights:
         """The unembedding, of some tokens or of all; logits are `final_norm(stream) @ w_u()`."""
         unembed: Any = self.body.unembed
         if isinstance(unembed, nn.Linear):
-            rows = (
-                unembed.weight
-                if tokens is None
-                else unembed.weight[tokens.to(unembed.weight.device)]
-            )
+            rows = _held(unembed, "weight", self.model)
+            assert rows is not None
+            rows = rows if tokens is None else rows[tokens.to(rows.device)]
             return rows.detach().to(self.dtype).T
         weight, _ = _affine(unembed, self.model)
         weight = weight.to(self.dtype)
@@ -128,7 +129,8 @@ class Weights:
         part, shape = parts[kind], self.model.geometry
         weight, bias = _affine(part.module, self.model)
         if part.columns is not None:
-            weight, bias = weight[:, part.columns], bias[part.columns]
+            columns = part.columns.to(weight.device)
+            weight, bias = weight[:, columns], bias[columns]
         group = shape.n_heads // part.heads
         heads = weight.to(self.dtype).unflatten(-1, (part.heads, -1)).permute(1, 0, 2)
         biases = bias.to(self.dtype).unflatten(-1, (part.heads, -1))
@@ -136,7 +138,9 @@ class Weights:
 
     @torch.no_grad()
     def _normed(self, norm: nn.Module | None, stream: Tensor) -> Tensor:
-        return stream if norm is None else norm(stream.to(self.model.dtype)).to(self.dtype)
+        if norm is None:
+            return stream
+        return norm(stream.to(self.model.dtype)).to(stream.device, self.dtype)
 
     @torch.no_grad()
     def _position(self) -> Float[Tensor, " d_model"] | float:
@@ -167,22 +171,32 @@ class Weights:
                 stack.enter_context(where.hook(function))
             stack.enter_context(part.hook(keep))
             self.body.module(input_ids=tokens.to(self.model.device)[:, None])
-        return found[0].reshape(-1, found[0].shape[-1]).to(self.dtype)
+        rows = found[0].reshape(-1, found[0].shape[-1])
+        return rows.to(self.model.device, self.dtype)
 
 
 @torch.no_grad()
 def _affine(
     module: nn.Module, model: Model
 ) -> tuple[Float[Tensor, "features_in features_out"], Float[Tensor, " features_out"]]:
-    """Weight and bias of a linear module of any class, read off what it does to unit vectors."""
-    if isinstance(module, nn.Linear):
-        weight = module.weight.T
-        bias = weight.new_zeros(weight.shape[1]) if module.bias is None else module.bias
-        return weight, bias
-    known: Any = module
-    if type(module).__name__ == "Conv1D":
-        return known.weight, known.bias
-    raise UnsupportedModel(
-        f"{model.id} has a {type(module).__name__} where a linear map stands in other models, so "
-        "its heads cannot be read by their weights alone."
-    )
+    """Weight and bias of a linear module, where the model begins."""
+    if not isinstance(module, nn.Linear | Conv1D):
+        raise UnsupportedModel(
+            f"{model.id} has a {type(module).__name__} where a linear map stands in other models, "
+            "so its heads cannot be read by their weights alone."
+        )
+    weight, bias = _held(module, "weight", model), _held(module, "bias", model)
+    assert weight is not None
+    weight = weight.T if isinstance(module, nn.Linear) else weight
+    return weight, weight.new_zeros(weight.shape[1]) if bias is None else bias
+
+
+def _held(module: nn.Module, name: str, model: Model) -> Tensor | None:
+    """A parameter of a module, where the model begins.
+
+    Raises ModelError for one that is quantised.
+    """
+    if not is_matrix(module):
+        require_plain(model, "Reading heads by themselves takes")
+    tensor = held(module, name)
+    return None if tensor is None else tensor.to(model.device)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
-from interp.errors import FileFormatError, LensError
+from interp.errors import LensError
 from interp.lens.lens import Lens
+from interp.saved import fitted
+from interp.tensor_file import misfit_of, open_tensor_file, write_tensor_file
 
 FORMAT, VERSION = "interp.Lens", "1"
 WAY_OUT = "write one with save_lens or `interp lens MODEL TEXT --train 250 --tuned FILE`"
@@ -22,12 +21,9 @@ def save_lens(lens: Lens, path: str | Path) -> Path:
     """
     if lens.weight is None or lens.bias is None:
         raise LensError(f"{lens} has no translators to keep; make it again with logit_lens(model).")
-    tensors = {"weight": lens.weight.cpu().contiguous(), "bias": lens.bias.cpu().contiguous()}
     told = json.dumps({"kind": lens.kind, "provenance": lens.provenance})
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, {"format": FORMAT, "version": VERSION, "lens": told})
-    return path
+    metadata = {"format": FORMAT, "version": VERSION, "lens": told}
+    return write_tensor_file(path, {"weight": lens.weight, "bias": lens.bias}, metadata)
 
 
 def load_lens(path: str | Path) -> Lens:
@@ -35,17 +31,15 @@ def load_lens(path: str | Path) -> Lens:
 
     Raises FileFormatError: not such a file, of another version, or damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-                raise FileFormatError(
-                    f"{path} does not hold a Lens of version {VERSION}; {WAY_OUT}."
-                )
-            told = json.loads(metadata["lens"])
-            weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
-            return Lens(told["kind"], told["provenance"], weight, bias)
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error}); {WAY_OUT}.") from error
-    except (SafetensorError, ValueError, KeyError, TypeError, LensError) as error:
-        raise FileFormatError(f"{path} is damaged ({error}); {WAY_OUT}.") from error
+    with open_tensor_file(path, way_out=WAY_OUT) as file:
+        file.require(FORMAT, VERSION)
+        told, tensors = file.told("lens"), file.tensors()
+        if sorted(tensors) != ["bias", "weight"]:
+            raise file.broken("its tensors are not weight and bias")
+        for name, tensor in tensors.items():
+            if (why := misfit_of(tensor)) is not None:
+                raise file.broken(f"{name} {why}")
+        try:
+            return fitted(Lens, **told, **tensors)
+        except (LookupError, ValueError, TypeError, LensError) as error:
+            raise file.broken(error) from error

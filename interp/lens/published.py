@@ -7,7 +7,6 @@ layer l: 0 is the embedding there too, and what leaves the last block is not tra
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from interp.engine.replay import replay_of
 from interp.errors import FileFormatError, LensError
+from interp.json_file import read_json
 from interp.lens.lens import Lens, made_for
 from interp.models import Model
 from interp.torch_file import read_torch_file
@@ -46,21 +46,22 @@ def load_published(folder: str | Path, model: Model, *, check_hash: bool = True)
     folder = Path(folder)
     config = _config(folder / "config.json")
     layers, d_model = model.geometry.n_layers, model.geometry.d_model
+    base = f"{config['base_model_name_or_path']!r:.80}"
     if (config["num_hidden_layers"], config["d_model"]) != (layers, d_model):
         raise LensError(
-            f"The lens in {folder} is of {config['base_model_name_or_path']} with "
-            f"{config['num_hidden_layers']} layers of width {config['d_model']}, and {model.id} "
-            f"has {layers} of {d_model}; load the model that it was trained on."
+            f"The lens in {folder} is of {base} with {config['num_hidden_layers']!r:.80} layers of "
+            f"width {config['d_model']!r:.80}, and {model.id} has {layers} of {d_model}; load the "
+            "model that it was trained on."
         )
     told = config.get("unembed_hash")
     if check_hash and told and told != published_hash(model):
         raise LensError(
-            f"The lens in {folder} is of {config['base_model_name_or_path']}, whose unembedding "
-            f"has another hash than that of {model.id}; load the model and revision that it was "
-            "trained on, or pass check_hash=False if you know that they are."
+            f"The lens in {folder} is of {base}, whose unembedding has another hash than that of "
+            f"{model.id}; load the model and revision that it was trained on, or pass "
+            "check_hash=False if you know that they are."
         )
     parts = {"weight": (d_model, d_model), "bias": (d_model,)}
-    if not config.get("bias", True):
+    if config.get("bias", True) is False:
         del parts["bias"]
     path = folder / "params.pt"
     state = read_torch_file(
@@ -96,14 +97,7 @@ def published_hash(model: Model) -> str:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(
-            f"{path} cannot be read ({error.strerror}); give the folder of a tuned lens."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path} is not whole JSON ({error}); copy it again.") from error
+    config = read_json(path, way_out="give the folder of a tuned lens, copied in whole")
     needed = ("base_model_name_or_path", "d_model", "num_hidden_layers")
     if not isinstance(config, dict) or any(name not in config for name in needed):
         raise FileFormatError(f"{path} does not name {', '.join(needed)}; copy it again.")

@@ -17,6 +17,7 @@ from interp.display import as_html
 from interp.errors import LensError, did_you_mean
 from interp.lens import reading_file
 from interp.lens.picture import picture, visible
+from interp.saved import fitted
 from interp.stats import bootstrap_ci
 
 STATISTICS = {
@@ -154,6 +155,10 @@ class LensReading:
         layers = tuple(dict.fromkeys(frame["layer"].tolist()))
         shape = (len(layers), len(frame) // len(layers))
         first = frame.iloc[: shape[1]]
+        if frame["layer"].tolist() != [layer for layer in layers for _ in range(shape[1])]:
+            raise ValueError("its rows are not those of one layer after another")
+        if not frame["text"].between(0, shape[1]).all():
+            raise ValueError("a token is of a text that is none")
         words = dict(zip(frame["token_id"], frame["token"], strict=True))
         words |= {i: w for i, w in zip(frame["target_id"], frame["target"], strict=True) if i >= 0}
         for ids, names in zip(frame["top_id"], frame["top"], strict=True):
@@ -165,7 +170,8 @@ class LensReading:
         def lists(name: str, dtype: torch.dtype) -> Tensor:
             return torch.tensor(frame[name].tolist(), dtype=dtype).unflatten(0, shape)
 
-        return cls(
+        return fitted(
+            cls,
             layers=layers,
             text=ints("text"),
             position=ints("position"),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from interp.errors import FileFormatError
+from interp.errors import FileFormatError, one_line
+from interp.saved import BROKEN
+from interp.table_file import read_table, write_table
 
 FORMAT, VERSION = "interp.LensReading", 1
+ENTRIES = ("lens", "provenance", "columns")
 WAY_OUT = "write one with LensReading.save or `interp lens MODEL TEXT --out reading.json`"
 
 Reading = TypeVar("Reading")
@@ -22,16 +21,8 @@ Reading = TypeVar("Reading")
 
 def write(path: Path, frame: pd.DataFrame, told: dict[str, Any]) -> Path:
     """Write the rows and what else is told, by the ending of the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"format": FORMAT, "version": VERSION, **told}
-    if path.suffix == ".parquet":
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        pq.write_table(table.replace_schema_metadata({"interp": json.dumps(about)}), path)
-        return path
-    columns = {name: _plain(frame[name].tolist()) for name in frame}
-    text = json.dumps(about | {"columns": columns}, allow_nan=False, separators=(",", ":"))
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
+    told = {**told, "columns": {name: frame[name].tolist() for name in frame}}
+    return write_table(path, told, columns="columns", format=FORMAT, version=VERSION)
 
 
 def read(path: Path, make: Callable[[pd.DataFrame, dict[str, Any]], Reading]) -> Reading:
@@ -39,32 +30,12 @@ def read(path: Path, make: Callable[[pd.DataFrame, dict[str, Any]], Reading]) ->
 
     Raises FileFormatError: not such a file, of another version, or damaged.
     """
+    about = read_table(
+        path, columns="columns", format=FORMAT, version=VERSION, entries=ENTRIES, way_out=WAY_OUT
+    )
     try:
-        about, columns = _parquet(path) if path.suffix == ".parquet" else _json(path)
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error}); {WAY_OUT}.") from error
-    except (ValueError, RecursionError, pa.ArrowException) as error:
-        raise FileFormatError(f"{path} is not whole ({error}); {WAY_OUT}.") from error
-    if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
-        raise FileFormatError(f"{path} does not hold a LensReading; {WAY_OUT}.")
-    if about.pop("version", None) != VERSION:
-        raise FileFormatError(f"{path} is not of version {VERSION}; {WAY_OUT}.")
-    try:
-        return make(pd.DataFrame(columns), about)
-    except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
-        raise FileFormatError(f"{path} has a broken part ({error}); {WAY_OUT}.") from error
-
-
-def _parquet(path: Path) -> tuple[Any, Any]:
-    table = pq.read_table(path)
-    return json.loads((table.schema.metadata or {}).get(b"interp", b"null")), table.to_pydict()
-
-
-def _json(path: Path) -> tuple[Any, Any]:
-    about = json.loads(path.read_text(encoding="utf-8"))
-    return about, about.pop("columns", None) if isinstance(about, dict) else None
-
-
-def _plain(column: list[Any]) -> list[Any]:
-    """NaN as null, which JSON knows."""
-    return [None if isinstance(x, float) and not math.isfinite(x) else x for x in column]
+        return make(pd.DataFrame(about.pop("columns")), about)
+    except BROKEN as error:
+        raise FileFormatError(
+            f"{path} has a broken part ({one_line(error)}); {WAY_OUT}."
+        ) from error

@@ -15,7 +15,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from interp.errors import UnsupportedModel
+from interp.errors import UnsupportedModel, one_line
+from interp.models.placement import (
+    bring_inputs,
+    is_spread,
+    release_movers,
+    runs_on,
+    shared_by_hooks,
+)
+from interp.models.quantised import beside_weights, quantisation
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -32,7 +40,10 @@ def share_weights(module: nn.Module) -> nn.Module:
     the copy takes both, the original keeps its forward and its fused attention.
     """
     kept = [*module.parameters(), *module.buffers()]
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in kept})
+    kept += [*shared_by_hooks(module), *beside_weights(module)]
+    copied = copy.deepcopy(module, {id(each): each for each in kept})
+    release_movers(copied)
+    return copied
 
 
 def build_bridge(
@@ -64,10 +75,20 @@ def build_bridge(
                 shared, architecture, tokenizer=_for_bridge(tokenizer), model_name=name, **config
             )
     except Exception as error:  # adapters raise anything on a config that they did not foresee
+        if (method := quantisation(module)) is not None:
+            raise UnsupportedModel(
+                f"TransformerLens cannot wrap this {architecture}, whose weights are quantised "
+                f"({method}), perhaps in one projection for queries, keys and values that it would "
+                f"split ({one_line(error)}); load the model without quantisation."
+            ) from error
         raise UnsupportedModel(
             f"TransformerLens cannot wrap this {architecture} ({type(error).__name__}: {error}); "
             f"load it with check=False to run it without hooks."
         ) from error
+    if is_spread(module):
+        blocks: Any = bridge.blocks
+        for block in blocks:  # some are given a forward of their own, which moves nothing (Falcon)
+            bring_inputs(block, runs_on(block))
     return bridge.eval()
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from interp.display import Displayed
 from interp.errors import CheckFailed
+from interp.models.quantised import is_plain
 from interp.saved import Saved, register
 
 if TYPE_CHECKING:
@@ -269,8 +270,15 @@ def _blame_the_weights(
 
 @contextmanager
 def _random_weights(module: nn.Module) -> Iterator[None]:
-    """Noise on every weight of the module, and so of its bridge; exactly undone afterwards."""
-    kept = {parameter: parameter.detach().clone() for parameter in module.parameters()}
+    """Noise on every weight of the module, and so of its bridge; exactly undone afterwards.
+
+    Weights that are quantised, or kept elsewhere until they are used, stay as they are.
+    """
+    kept = {
+        parameter: parameter.detach().clone()
+        for parameter in module.parameters()
+        if is_plain(parameter)
+    }
     generator = torch.Generator().manual_seed(0)
     try:
         with torch.no_grad():

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-import struct
+import os
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
-from interp.errors import FileFormatError
+from safetensors import SafetensorError, safe_open
+
+from interp.errors import FileFormatError, one_line
+from interp.json_file import read_bytes, require_file
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -19,18 +24,22 @@ TOKENIZER_FILES = (
 )
 
 
+LARGEST = 2**27
+"""Bytes of the largest JSON file. An index of a thousand shards has a hundredth of it."""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Parse a JSON object; raises FileFormatError where it is missing, truncated or a list."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         raise FileFormatError(
             f"{path.parent} has no {path.name}, so it is not a whole model directory; "
             f"save or download it again."
-        ) from None
-    except ValueError as error:
+        )
+    try:
+        content = json.loads(read_bytes(path, most=LARGEST, way_out="save or download it again"))
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(
-            f"{path} is not valid JSON ({error}); save or download it again."
+            f"{path} is not valid JSON ({one_line(error)}); save or download it again."
         ) from error
     if not isinstance(content, dict):
         raise FileFormatError(f"{path} holds a {type(content).__name__}, not a JSON object.")
@@ -44,7 +53,7 @@ def check_weights(folder: Path) -> None:
         ("pytorch_model.bin.index.json", "pytorch_model.bin"),
     ):
         if (folder / single).exists():
-            return check_safetensors(folder / single)
+            return check_file(folder, single)
         if (folder / index).exists():
             return _check_shards(folder, index)
     raise FileFormatError(
@@ -53,29 +62,55 @@ def check_weights(folder: Path) -> None:
     )
 
 
+def check_file(folder: Path, name: str) -> None:
+    """Raise FileFormatError unless a weight file is whole, and in its directory.
+
+    A link into the blobs of a hub cache is one that the cache made itself.
+    """
+    path = folder / name
+    place = Path(os.path.realpath(path))  # a link to itself is no error here
+    in_cache = place.parent.name == "blobs" and place.parent.parent.name.startswith("models--")
+    if not (in_cache or place.is_relative_to(folder.resolve())):
+        raise FileFormatError(
+            f"{path} leads out of its directory, to {place}; copy that file here, or load the "
+            "directory that holds it."
+        )
+    require_file(path, most=2**63, way_out="save or download it again")
+    (check_safetensors if path.suffix == ".safetensors" else _check_torch_file)(path)
+
+
 def check_safetensors(path: Path) -> None:
-    """Raise FileFormatError if a .safetensors file is shorter than its own header says."""
-    if path.suffix != ".safetensors":
+    """Raise FileFormatError if a .safetensors file is not what its own header says."""
+    found = require_file(path, most=2**63, way_out="save or download it again")
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (OSError, MemoryError, SafetensorError) as error:
+        raise FileFormatError(
+            f"{path} ({found} bytes) is truncated, damaged or another kind of file "
+            f"({one_line(error)}); save or download it again."
+        ) from error
+
+
+def _check_torch_file(path: Path) -> None:
+    """Raise FileFormatError for a .bin file that would unpack to more than it holds.
+
+    `torch.save` compresses nothing. What is in a file is read later, with weights alone.
+    """
+    if not zipfile.is_zipfile(path):
         return
     found = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        try:
-            header = json.loads(file.read(size)) if 0 < size <= found - 8 else None
-        except ValueError:
-            header = None
-    if header is None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise FileFormatError(
-            f"{path} ({found} bytes) has no whole safetensors header: it is truncated or another "
-            f"kind of file; save or download it again."
-        )
-    ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-    expected = 8 + size + max(ends, default=0)
-    if found != expected:
+            f"{path} is damaged ({one_line(error)}); save or download it again."
+        ) from error
+    if unpacked > found:
         raise FileFormatError(
-            f"{path} has {found} bytes where its header announces {expected}: it is truncated or "
-            f"damaged; save or download it again."
+            f"{path} has {found:,} bytes and would unpack to {unpacked:,}; save or download it "
+            "again."
         )
 
 
@@ -85,7 +120,16 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def _check_shards(folder: Path, index: str) -> None:
-    shards = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
+    named = read_json(folder / index).get("weight_map", {})
+    every = list(named.values()) if isinstance(named, dict) else [named]
+    for name in every:
+        # a plain name on every system, so that no file outside is read
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*\.(safetensors|bin)", name):
+            raise FileFormatError(
+                f"{folder / index} names the shard {str(name)[:80]!r}, which is no file of its "
+                "directory; save or download it again."
+            )
+    shards = sorted(set(every))
     missing = [name for name in shards if not (folder / name).exists()]
     if missing or not shards:
         raise FileFormatError(
@@ -94,4 +138,4 @@ def _check_shards(folder: Path, index: str) -> None:
             f"a download was cut short; download it again."
         )
     for name in shards:
-        check_safetensors(folder / name)
+        check_file(folder, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,10 +19,12 @@ from interp.models.embedded import (
     embedded_folder,
     embedded_names,
 )
-from interp.models.files import check_safetensors, check_weights, read_json
+from interp.models.files import check_file, check_weights, read_json
 from interp.models.model import Model
-from interp.models.pretrained import Request
+from interp.models.placement import MAPS
+from interp.models.pretrained import Request, Spread
 from interp.models.supported import require_decoder
+from interp.models.trust import require_harmless
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -32,6 +35,9 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    offload_folder: str | Path | None = None,
     revision: str | None = None,
     check: bool = True,
     trust_remote_code: bool = False,
@@ -43,7 +49,14 @@ def load(
             NativeModel or a bridge from `boot_native`. Files that are local need no network.
         tokenizer: Needed with a module; it may be built in memory. Replaces that of a directory.
         device: For names and directories: cuda, else mps, else cpu. A module stays where it is.
+            A word of `device_map`, such as "auto", is taken here too.
         dtype: For names and directories: float32. A module keeps its own.
+        device_map: In the place of `device`, for what no single one holds: "auto" (as evenly as it
+            goes over all GPUs, then memory, then disk), "balanced", "sequential", or a device for
+            each part by name, "cpu" and "disk" among them. Weights go straight to their devices.
+        max_memory: With `device_map`: what each may take, such as {0: "70GB", "cpu": "200GB"}.
+        offload_folder: With `device_map`: where weights for the disk are written, if the files of
+            the model do not hold them as they are used.
         revision: A checkpoint of an embedded model or directory (see `revisions`), or a branch, tag
             or commit of a hub repository.
         check: Run `Model.check()`, a few forwards on 8 tokens.
@@ -59,7 +72,9 @@ def load(
         ModelError: no tokenizer, no network, no login, not enough memory, an impossible option.
         CheckFailed: bridge, module or padding disagree.
     """
-    placement = {"device=": device, "dtype=": dtype, "revision=": revision}
+    placement: dict[str, object] = {"device=": device, "dtype=": dtype, "revision=": revision}
+    placement |= {"device_map=": device_map, "max_memory=": max_memory}
+    placement |= {"offload_folder=": offload_folder}
     if isinstance(source, Model):
         _refuse({"tokenizer=": tokenizer, **placement}, source, "load its source again")
         return source
@@ -67,8 +82,10 @@ def load(
         _refuse(placement, source, "move or cast the object first")
         model = _from_module(source, tokenizer)
     else:
+        spread = _spread(device, device_map, max_memory, offload_folder)
+        where = _device(None if spread else device)
         request = Request(
-            str(source), tokenizer, _device(device), _dtype(dtype), revision, trust_remote_code
+            str(source), tokenizer, where, _dtype(dtype), revision, trust_remote_code, spread
         )
         model = _from_folder(request, _folder(source, request))
     if check:
@@ -119,13 +136,19 @@ def _folder(source: str | Path, request: Request) -> Path:
 
 def _from_folder(request: Request, folder: Path) -> Model:
     config = read_json(folder / "config.json")
+    require_harmless(folder, request.name, trust_remote_code=request.trust_remote_code)
     checkpoint = _checkpoint(request, folder)
     if checkpoint is None:
         check_weights(folder)
     else:
-        check_safetensors(checkpoint)
+        check_file(folder, f"checkpoints/{checkpoint.name}")
     tokenizer = request.tokenizer or pretrained.tokenizer(folder, request)
     if config.get("architecture") == NATIVE:
+        if request.spread is not None:
+            raise ModelError(
+                f"{request.name!r} is a {NATIVE} model, which device_map= does not spread; "
+                f"pass device=."
+            )
         module: nn.Module = native.load(folder, checkpoint)
         module = module.to(request.device, request.dtype)
     else:
@@ -144,6 +167,38 @@ def _checkpoint(request: Request, folder: Path) -> Path | None:
             f"{did_you_mean(request.revision, known)}"
         )
     return folder / "checkpoints" / f"{request.revision}.safetensors"
+
+
+def _spread(
+    device: str | torch.device | None,
+    device_map: str | Mapping[str, Any] | None,
+    max_memory: Mapping[int | str, int | str] | None,
+    offload_folder: str | Path | None,
+) -> Spread | None:
+    """How a model is spread, None for one device. Raises ModelError for options at odds."""
+    if device is not None and device_map is not None:
+        raise ModelError(
+            f"device={str(device)!r} puts the whole model in one place and device_map= spreads it "
+            f"over several; pass one of them."
+        )
+    if isinstance(device, str) and device in MAPS:
+        device_map = device
+    if device_map is None:
+        if max_memory is not None or offload_folder is not None:
+            raise ModelError(
+                "max_memory= and offload_folder= say how a model is spread; pass device_map='auto' "
+                "with them."
+            )
+        return None
+    if isinstance(device_map, str) and device_map not in MAPS:
+        raise ModelError(
+            f"device_map {device_map!r} is unknown; {did_you_mean(device_map, MAPS)} Or pass a "
+            f"device for each part by name; one device for all is device=."
+        )
+    if isinstance(device_map, Mapping):
+        for place in {str(each) for each in device_map.values()} - {"disk"}:
+            _device(f"cuda:{place}" if place.isdecimal() else place)
+    return Spread(device_map, max_memory, offload_folder)
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -13,10 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from interp.errors import ModelError
 from interp.models import native
 from interp.models.bridge import NATIVE, build_bridge
 from interp.models.check import LIMITS, CheckReport, check_model
 from interp.models.geometry import Geometry
+from interp.models.placement import is_spread, require_whole, runs_on, spread_alike, weights
+from interp.models.quantised import floating_dtype, plain_tensors, quantisation
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -52,11 +55,23 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return next(self.hf.parameters()).device
+        """Where inputs go and logits come out; parts of a model that is spread are elsewhere."""
+        if self.geometry.architecture == NATIVE:
+            return next(self.hf.parameters()).device
+        return runs_on(self.hf.get_input_embeddings())
+
+    @property
+    def places(self) -> str:
+        """The devices on which its parts compute."""
+        if not is_spread(self.hf):
+            return str(self.device)
+        with_weights = (part for part in self.hf.modules() if part._parameters)
+        return ", ".join(sorted({str(runs_on(part)) for part in with_weights}))
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.hf.parameters()).dtype
+        """The precision in which it computes."""
+        return floating_dtype(self.hf)
 
     @property
     def bos_id(self) -> int | None:
@@ -81,10 +96,11 @@ class Model:
     def weights_hash(self) -> str:
         """First 16 hex digits of the sha256 over names, shapes and bytes of the weights."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.hf.state_dict().items()):
+        for name, tensor in weights(self.hf):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            flat = tensor.detach().cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy().data)
+            for plain in plain_tensors(tensor):
+                flat = plain.detach().cpu().contiguous().flatten()
+                digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     @torch.no_grad()
@@ -134,13 +150,36 @@ class Model:
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seed)
-                fresh = type(self.hf)(copy.deepcopy(self.hf.config))
-        fresh = fresh.to(self.device, self.dtype).eval()
+                fresh = type(self.hf)(_plain(self.hf.config))
+        if is_spread(self.hf):
+            fresh = spread_alike(fresh.to(self.dtype), self.hf).eval()
+        else:
+            fresh = fresh.to(self.device, self.dtype).eval()
         return Model(fresh, self.tokenizer, id=f"{self.id} (untrained, seed {seed})")
+
+    def own_copy(self, what: str) -> Any:
+        """A copy of `hf` to be changed.
+
+        Raises ModelError, naming `what` it is for, for a model that is spread or quantised.
+        """
+        require_whole(self.hf, what, "load it with device=, or take a smaller model")
+        if (method := quantisation(self.hf)) is not None:
+            raise ModelError(
+                f"{what} needs weights that can be changed, and those of {self.id} are quantised "
+                f"({method}); load the model without quantisation."
+            )
+        return copy.deepcopy(self.hf)
 
     def __repr__(self) -> str:
         shape = self.geometry
         return (
             f"Model({self.id!r}, {shape.architecture}, {shape.n_layers} layers x {shape.n_heads} "
-            f"heads, d_model {shape.d_model}, {self.dtype}, {self.device})"
+            f"heads, d_model {shape.d_model}, {self.dtype}, {self.places})"
         )
+
+
+def _plain(config: Any) -> Any:
+    """A copy of a config that names no quantisation: random weights are not worth one."""
+    config = copy.deepcopy(config)
+    config.__dict__.pop("quantization_config", None)
+    return config

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from interp.errors import FileFormatError, UnsupportedModel
+from interp.atomic import replacing
+from interp.errors import FileFormatError, UnsupportedModel, one_line
 from interp.models.bridge import NATIVE
 from interp.models.files import read_json
+from interp.models.memory import free_bytes
 
 if TYPE_CHECKING:
     from transformer_lens.config import TransformerBridgeConfig
@@ -35,7 +38,8 @@ def save(module: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: str | Pa
     config = {"architecture": NATIVE, "config": config_to_json(cast("NativeModel", module).cfg)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
+    with replacing(folder / "model.safetensors") as partial:
+        save_file(weights, partial)
     return folder
 
 
@@ -44,16 +48,36 @@ def load(folder: Path, weights: Path | None = None) -> NativeModel:
 
     Raises FileFormatError unless config and weights fit each other.
     """
-    weights = weights or folder / "model.safetensors"
-    module = build(config_from_json(read_json(folder / "config.json").get("config", {})))
-    try:
-        module.load_state_dict(load_file(weights), strict=True)
-    except RuntimeError as error:
-        raise FileFormatError(
-            f"{weights} does not fit the config.json beside it "
-            f"({' '.join(str(error).split())}); save both again from one model."
-        ) from error
+    path = weights or folder / "model.safetensors"
+    told = read_json(folder / "config.json").get("config", {})
+    config = config_from_json(told, file=folder / "config.json")
+    _require_fit(config, path)
+    module = build(config)
+    module.load_state_dict(load_file(path), strict=True)
     return module
+
+
+def _require_fit(config: TransformerBridgeConfig, path: Path) -> None:
+    """Raise FileFormatError unless a config describes the tensors of a file, before it is built."""
+    with safe_open(path, framework="pt") as file:
+        # an open file is no mapping: without keys() it cannot be gone through
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    try:
+        if config.n_layers > len(found):
+            raise ValueError(f"{config.n_layers!r:.30} layers and {len(found)} tensors")
+        with torch.device("meta"):
+            empty = build(config)
+        described = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+        if odd := sorted(set(described.items()) ^ set(found.items())):
+            raise ValueError(f"{odd[0][0]} has not the shape {list(odd[0][1])} in both")
+        mask = sum(buffer.nbytes for buffer in empty.buffers())
+        if mask > free_bytes(torch.device("cpu")):
+            raise ValueError(f"its masks take {mask:,} bytes")
+    except Exception as error:  # whatever a library makes of a config of nothing
+        raise FileFormatError(
+            f"{path} does not fit the config.json beside it ({one_line(error)}); save both again "
+            "from one model."
+        ) from error
 
 
 def build(config: TransformerBridgeConfig, seed: int | None = None) -> NativeModel:
@@ -73,19 +97,23 @@ def config_to_json(config: TransformerBridgeConfig) -> dict[str, Any]:
     return {name: value for name, value in vars(config).items() if name not in ("device", "dtype")}
 
 
-def config_from_json(fields: dict[str, Any]) -> TransformerBridgeConfig:
-    """The inverse of `config_to_json`; raises FileFormatError for fields that do not fit."""
+def config_from_json(
+    fields: dict[str, Any], *, file: str | Path = "config.json"
+) -> TransformerBridgeConfig:
+    """The inverse of `config_to_json`; raises FileFormatError, naming `file`, for other fields."""
     from transformer_lens.config import TransformerBridgeConfig
 
     try:
         config = TransformerBridgeConfig.from_dict({**fields, "device": "cpu"})
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever a library makes of a config of nothing
         raise FileFormatError(
-            f"config.json does not describe a {NATIVE} model ({error}); write it with native.save."
+            f"{file} does not describe a {NATIVE} model ({one_line(error)}); write it with "
+            "native.save."
         ) from error
     if unknown := fields.keys() - vars(config).keys():
         raise FileFormatError(
-            f"config.json has fields that a {NATIVE} config does not: {', '.join(sorted(unknown))}."
+            f"{file} has fields that a {NATIVE} config does not: "
+            f"{one_line(', '.join(sorted(unknown)))}."
         )
     return config
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,52 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from interp.errors import FileFormatError, ModelError, UnsupportedModel
+from interp.errors import (
+    FileFormatError,
+    InterpError,
+    ModelError,
+    UnsupportedModel,
+    did_you_mean,
+    one_line,
+)
 from interp.models.files import has_tokenizer, read_json
-from interp.models.memory import require_memory, weight_bytes
+from interp.models.memory import require_memory, require_memory_of_all, weight_bytes
+from interp.models.quantised import bits_of, require_library
 from interp.models.supported import require_decoder_config
+from interp.models.trust import require_harmless
 
 SLOW_BYTES = 1e9  # weights that take more than about a second to read
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a model is spread, as `load` describes it."""
+
+    device_map: str | Mapping[str, Any]
+    max_memory: Mapping[int | str, int | str] | None
+    offload_folder: str | Path | None
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Those on which it may come to lie."""
+        if isinstance(self.device_map, Mapping):
+            named = {str(place) for place in self.device_map.values()}
+            named = {f"cuda:{place}" if place.isdecimal() else place for place in named}
+            return [torch.device(place) for place in sorted(named)]
+        gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+        return [*gpus, torch.device("cpu")]
+
+    @property
+    def reaches_disk(self) -> bool:
+        """Whether what does not fit elsewhere stays on disk."""
+        named = self.device_map.values() if isinstance(self.device_map, Mapping) else ()
+        return self.offload_folder is not None or "disk" in named
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The same for `from_pretrained`."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return {name: dict(v) if isinstance(v, Mapping) else v for name, v in given.items()}
 
 
 @dataclass(frozen=True)
@@ -30,6 +70,7 @@ class Request:
     dtype: torch.dtype
     revision: str | None
     trust_remote_code: bool
+    spread: Spread | None = None
 
 
 def skeleton(folder: Path, request: Request) -> Any:
@@ -40,12 +81,15 @@ def skeleton(folder: Path, request: Request) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     trust = {"trust_remote_code": request.trust_remote_code}
+    require_harmless(folder, request.name, **trust)
     try:
         config = AutoConfig.from_pretrained(folder, **trust)
         require_decoder_config(config, request.name)
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, **trust)
-    except ValueError as error:
+    except InterpError:
+        raise
+    except Exception as error:  # whatever a library makes of a config of nothing
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{request.name!r} runs code from its own repository; read it, then pass "
@@ -53,11 +97,42 @@ def skeleton(folder: Path, request: Request) -> Any:
             ) from error
         raise UnsupportedModel(
             f"the installed transformers cannot build a language model from the config.json of "
-            f"{request.name!r} ({str(error).split('. ')[0]}); upgrade it, or pass the object."
+            f"{request.name!r} ({one_line(error).split('. ')[0]}); upgrade it, or pass the object."
         ) from error
-    needed = weight_bytes(empty, request.dtype)
-    require_memory(request.name, needed, request.dtype, request.device)
+    require_library(config, request.name)
+    _require_memory(empty, request)
     return empty
+
+
+def _require_memory(empty: Any, request: Request) -> None:
+    if request.spread is not None and isinstance(request.spread.device_map, Mapping):
+        _require_places(empty, request.spread.device_map)
+    needed = weight_bytes(empty, request.dtype)
+    if (bits := bits_of(empty.config)) is not None:
+        needed = needed * bits // (8 * request.dtype.itemsize)
+    if request.spread is None:
+        require_memory(request.name, needed, request.dtype, request.device)
+    elif not request.spread.reaches_disk:
+        devices, most = request.spread.devices, request.spread.max_memory
+        require_memory_of_all(request.name, needed, request.dtype, devices, most)
+
+
+def _require_places(empty: nn.Module, places: Mapping[str, Any]) -> None:
+    """Raise ModelError unless a map names parts of the model, and every weight lies in one."""
+    known = {name for name, _ in empty.named_modules()}
+    weights = [name for name, _ in [*empty.named_parameters(), *empty.named_buffers()]]
+    if unknown := [name for name in places if name not in known and name not in weights]:
+        known = {name for name in known if not any(letter.isdigit() for letter in name)}
+        raise ModelError(
+            f"device_map names {unknown[0]!r}, which the model does not have; "
+            f"{did_you_mean(unknown[0], known)}"
+        )
+    for weight in weights:
+        if not any(not name or f"{weight}.".startswith(f"{name}.") for name in places):
+            raise ModelError(
+                f"device_map gives no device for {weight}; name a part that holds it, or '' for "
+                f"all that is not named."
+            )
 
 
 def tokenizer(folder: Path, request: Request) -> PreTrainedTokenizerBase:
@@ -76,13 +151,13 @@ def tokenizer(folder: Path, request: Request) -> PreTrainedTokenizerBase:
         settings = folder / "tokenizer_config.json"
         said = read_json(settings).get("tokenizer_class") if settings.exists() else None
         plain = said in ("PreTrainedTokenizerFast", "TokenizersBackend")
-        return (PreTrainedTokenizerFast if plain else AutoTokenizer).from_pretrained(
-            folder, **options
-        )
+        kind = PreTrainedTokenizerFast if plain else AutoTokenizer
+        found = kind.from_pretrained(folder, **options)
+        found.encode("a")  # settings of no tokenizer fail here, and not in the middle of a sweep
+        return found
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ModelError(
-            f"the tokenizer files in {folder} cannot be read ({str(error).splitlines()[0]}); "
-            f"pass tokenizer=."
+            f"the tokenizer files in {folder} cannot be read ({one_line(error)}); pass tokenizer=."
         ) from error
 
 
@@ -97,7 +172,9 @@ def module(folder: Path, checkpoint: Path | None, request: Request) -> nn.Module
     options: dict[str, Any] = {"config": empty.config, "dtype": request.dtype}
     if checkpoint is not None:
         options["state_dict"] = load_file(checkpoint)
-    if request.device.type != "cpu":
+    if request.spread is not None:
+        options |= request.spread.options
+    elif request.device.type != "cpu":
         options["device_map"] = {"": request.device}
     where = checkpoint or folder
     try:
@@ -109,10 +186,32 @@ def module(folder: Path, checkpoint: Path | None, request: Request) -> nn.Module
                 output_loading_info=True,
                 **options,
             )
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{request.name!r} does not fit on its devices ({one_line(error)}); pass "
+            f"dtype='bfloat16', device_map='auto', or a smaller model."
+        ) from error
+    except (ValueError, ImportError) as error:
+        if "offload_folder" in str(error):
+            raise ModelError(
+                f"{request.name!r} is used in another form than its files hold, so that what is to "
+                f"lie on disk must be written there; pass offload_folder=, a folder with room."
+            ) from error
+        raise ModelError(
+            f"transformers cannot load {request.name!r} as it is asked to ({one_line(error)}); "
+            f"mend that, or load the model yourself and pass the object."
+        ) from error
     except RuntimeError as error:
         raise FileFormatError(
             f"the weights in {where} do not have the shapes that config.json says; save both again "
             f"from one model."
+        ) from error
+    except Exception as error:  # a broken or hostile file fails anywhere in what reads it
+        code = "weights_only" in str(error)  # what torch says, with a way out that runs the code
+        why = "they hold more than weights, and no code is run" if code else one_line(error)
+        raise FileFormatError(
+            f"the weights in {where} cannot be read ({why}); save or download them again, as "
+            f"safetensors."
         ) from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := sorted(map(str, report[kind])):

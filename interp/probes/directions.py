@@ -11,20 +11,19 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from interp.display import Displayed
-from interp.errors import FileFormatError, ProbeError
+from interp.errors import ProbeError
 from interp.models import Model
 from interp.probes.split import Label
 from interp.probes.states import states
 from interp.prompts import PromptSet
-from interp.saved import register
+from interp.saved import fitted, register
+from interp.tensor_file import NUMBERS, misfit_of, open_tensor_file, write_tensor_file
 
 FORMAT, VERSION = "interp.Probes", "1"
 WAY_OUT = "write one with `interp.probes.probe(...).probes.save(path)`"
@@ -80,10 +79,8 @@ class Probes(Displayed):
         """Write them as safetensors, with all but the tensors in the metadata."""
         told = {"layers": self.layers, "classes": self.classes, "provenance": self.provenance}
         metadata = {"format": FORMAT, "version": VERSION, "probes": json.dumps(told)}
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"directions": self.directions, "biases": self.biases}, path, metadata)
-        return path
+        tensors = {"directions": self.directions, "biases": self.biases}
+        return write_tensor_file(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Probes:
@@ -92,29 +89,32 @@ class Probes(Displayed):
         Raises:
             FileFormatError: Not such a file, or damaged.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-                    raise FileFormatError(
-                        f"{path} does not hold Probes of version {VERSION}; {WAY_OUT}."
-                    )
-                told = json.loads(metadata["probes"])
-                return cls(
-                    layers=tuple(told["layers"]),
-                    classes=tuple(told["classes"]),
-                    directions=file.get_tensor("directions"),
-                    biases=file.get_tensor("biases"),
-                    provenance=told["provenance"],
-                )
-        except OSError as error:
-            raise FileFormatError(f"{path} cannot be read ({error}); {WAY_OUT}.") from error
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(f"{path} is damaged ({error}); {WAY_OUT}.") from error
+        with open_tensor_file(path, way_out=WAY_OUT) as file:
+            file.require(FORMAT, VERSION)
+            told, tensors = file.told("probes"), file.tensors()
+            if sorted(tensors) != ["biases", "directions"]:
+                raise file.broken("its tensors are not directions and biases")
+            if (why := misfit_of(tensors["directions"])) is not None:
+                raise file.broken(f"directions {why}")
+            if not _log_odds(tensors["biases"]):
+                raise file.broken("biases are no log odds")
+            try:
+                told |= {name: tuple(told[name]) for name in ("layers", "classes")}
+                probes = fitted(cls, **told, **tensors)
+            except (LookupError, ValueError, TypeError) as error:
+                raise file.broken(error) from error
+            if probes.directions.shape[:2] != (len(probes.layers), len(probes.classes)):
+                raise file.broken("it has other layers or classes than its tensors")
+            return probes
 
     def __repr__(self) -> str:
         told = ", ".join(map(str, self.classes[:4])) + (", ..." if len(self.classes) > 4 else "")
         return f"Probes({len(self.classes)} classes ({told}) in {len(self.layers)} layers)"
+
+
+def _log_odds(biases: Tensor) -> bool:
+    """Whether they are numbers, or minus infinity."""
+    return biases.dtype in NUMBERS and not bool((biases.isnan() | biases.isposinf()).any())
 
 
 def fit(

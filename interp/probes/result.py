@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.display import Displayed
-from interp.errors import FileFormatError, ProbeError
+from interp.errors import FileFormatError, ProbeError, one_line
+from interp.json_file import read_json_file, write_json
+from interp.json_values import all_of, numbers, required, table, wholes
 from interp.plots.colors import DIVERGING, MISSING
 from interp.probes.directions import Probes
 from interp.probes.scores import accuracy, auc, bootstrap_weights, interval, macro_f1
 from interp.probes.split import Label
 from interp.saved import register
 
-FORMAT = {"format": "interp.ProbeResult", "version": 1}
+FORMAT: dict[str, Any] = {"format": "interp.ProbeResult", "version": 1}
+ENTRIES = ("layers", "classes", "test", "chance", "judged", "provenance")
+NEEDED = ("task", "control", "shuffled")
 WAY_OUT = "write one with ProbeResult.save or `interp probe MODEL --task TASK --out probe.json`"
 COLORS = {
     "task": DIVERGING[-2],
@@ -152,7 +155,6 @@ class ProbeResult(Displayed):
     def save(self, path: str | Path) -> Path:
         """Write all but the probes as JSON; `result.probes.save` writes those as safetensors."""
         data = {
-            **FORMAT,
             "layers": self.layers,
             "classes": self.classes,
             "test": self.test.tolist(),
@@ -163,11 +165,7 @@ class ProbeResult(Displayed):
             },
             "provenance": self.provenance,
         }
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-        path.write_text(text + "\n", encoding="utf-8")
-        return path
+        return write_json(path, data, **FORMAT)
 
     @classmethod
     def load(cls, path: str | Path) -> ProbeResult:
@@ -176,35 +174,13 @@ class ProbeResult(Displayed):
         Raises:
             FileFormatError: Not such a file, of another version, or damaged.
         """
+        data = read_json_file(path, **FORMAT, entries=ENTRIES, way_out=WAY_OUT)
         try:
-            data = json.loads(Path(path).read_bytes())
-        except OSError as error:
-            raise FileFormatError(
-                f"{path} cannot be read ({error.strerror}); {WAY_OUT}."
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise FileFormatError(f"{path} is not whole ({error}); {WAY_OUT}.") from error
-        if not isinstance(data, dict) or {name: data.get(name) for name in FORMAT} != FORMAT:
-            raise FileFormatError(
-                f"{path} does not hold a ProbeResult of version {FORMAT['version']}; {WAY_OUT}."
-            )
-        try:
-            return cls(
-                layers=tuple(data["layers"]),
-                classes=tuple(data["classes"]),
-                judged={
-                    name: Judged(
-                        torch.tensor(each["truth"]),
-                        torch.tensor(each["probabilities"], dtype=torch.float64),
-                    )
-                    for name, each in data["judged"].items()
-                },
-                test=torch.tensor(data["test"]),
-                chance=float(data["chance"]),
-                provenance=dict(data["provenance"]),
-            )
+            return cls(**_attributes(data))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FileFormatError(f"{path} has a broken part ({error}); {WAY_OUT}.") from error
+            raise FileFormatError(
+                f"{path} has a missing or broken part ({one_line(error)}); {WAY_OUT}."
+            ) from error
 
     def __repr__(self) -> str:
         layer = self.best
@@ -218,3 +194,45 @@ class ProbeResult(Displayed):
             f"{float(self.accuracy()[layer]):.2f} ({beside}, chance {self.chance:.2f}); "
             f"n = {self.n} test prompts)"
         )
+
+
+def _attributes(data: dict[str, Any]) -> dict[str, Any]:
+    """Those of a result, from what `save` writes; raises ValueError and the like for any other."""
+    layers = all_of(data["layers"], str, "layers")
+    classes = required(data["classes"], list, "classes")
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"layers are {layers!r:.80}")
+    odd = {type(each) for each in classes} - {str, int, bool}
+    if odd or len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ValueError(f"classes are {classes!r:.80}")
+    test = wholes(data["test"], "test")
+    if not len(test):
+        raise ValueError("no prompt was tested")
+    shape = (len(layers), len(test), len(classes))
+    judged = {
+        name: _judged(each, name, shape)
+        for name, each in table(data["judged"], dict, "judged").items()
+    }
+    if not set(NEEDED) <= judged.keys() <= COLORS.keys():
+        raise ValueError(f"conditions are {list(judged)!r:.80}")
+    chance = numbers(data["chance"], "chance", dims=0, dtype=torch.float64).item()
+    if not 0 <= chance <= 1:
+        raise ValueError(f"chance is {chance}")
+    return {
+        "layers": tuple(layers),
+        "classes": tuple(classes),
+        "judged": judged,
+        "test": test,
+        "chance": chance,
+        "provenance": required(data["provenance"], dict, "provenance"),
+    }
+
+
+def _judged(data: dict[str, Any], name: str, shape: tuple[int, int, int]) -> Judged:
+    truth = wholes(data["truth"], f"truth of {name}", below=shape[2])
+    given = numbers(data["probabilities"], f"probabilities of {name}", dims=3, dtype=torch.float64)
+    if given.shape != shape or len(truth) != shape[1]:
+        raise ValueError(f"{name} is not of {' x '.join(map(str, shape))} numbers")
+    if not ((given >= 0) & (given <= 1)).all():
+        raise ValueError(f"{name} holds what is no probability")
+    return Judged(truth, given)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError, safe_open
+
+from interp.json_file import LARGEST, decode, require_file
+from interp.tensor_file import open_tensor_file
 
 INDEX = "index.json"
 """In a folder of activations."""
@@ -18,25 +18,26 @@ PARQUET = b"PAR1"
 def format_of(path: Path) -> str | None:
     """The format that is named in a safetensors, Parquet or JSON file, or in a folder's index.
 
-    None where none is named, as in a file of another tool. Raises OSError for what cannot be read.
+    None where none is named, as in a file of another tool. Raises FileFormatError or OSError
+    for what cannot be read.
     """
     if path.is_dir():
         return format_of(path / INDEX) if (path / INDEX).is_file() else None
-    with path.open("rb") as file:
-        start = file.read(9)
     try:
+        size = require_file(path, most=2**63, way_out="name a result")
+        with path.open("rb") as file:
+            start = file.read(9)
         if start.startswith(PARQUET):
             return _named((pq.read_schema(path).metadata or {}).get(b"interp", b"null"))
         if start[8:] == b"{":  # eight bytes of length, then the header
-            with safe_open(path, framework="pt") as opened:
-                metadata = opened.metadata() or {}
-            return metadata.get("format") or _named(metadata.get("interp", "null"))
-        return _named(path.read_bytes())
-    except (ValueError, RecursionError, SafetensorError, pa.ArrowException):
+            with open_tensor_file(path, way_out="name a result") as file:
+                return file.metadata.get("format") or _named(file.metadata.get("interp", "null"))
+        return _named(path.read_bytes()) if size <= LARGEST else None
+    except (ValueError, pa.ArrowException):
         return None
 
 
 def _named(text: str | bytes) -> str | None:
-    told: Any = json.loads(text)
+    told = decode(text, nan=True)
     found = told.get("format") if isinstance(told, dict) else None
     return found if isinstance(found, str) else None

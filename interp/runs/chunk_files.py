@@ -16,7 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from interp.errors import one_line
+
 Chunk = dict[str, Tensor]
+NUMBER = re.compile(r"[0-9]{1,18}")
 NAMES = re.compile(r"\d{6,}\.safetensors")
 PARTIAL = ".partial"
 
@@ -65,6 +68,8 @@ def read_chunks(folder: Path, written: Written) -> dict[int, Chunk]:
     chunks: dict[int, Chunk] = {}
     for key, tensor in tensors.items():
         number, _, name = key.partition("/")
+        if not NUMBER.fullmatch(number):
+            raise Damaged(f"holds {key!r:.80}, which is of no chunk")
         chunks.setdefault(int(number), {})[name] = tensor
     return chunks
 
@@ -77,8 +82,8 @@ def checked_bytes(folder: Path, written: Written) -> bytes:
         if size != written.bytes:
             raise Damaged(f"has {size:,} bytes and had {written.bytes:,}")
         data = path.read_bytes()
-    except OSError as error:
-        raise Damaged(f"cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # a name that the disk cannot have is a ValueError
+        raise Damaged(f"cannot be read ({one_line(error)})") from error
     if hashlib.sha256(data).hexdigest() != written.sha256:
         raise Damaged("is not what was written: its checksum differs")
     return data

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import RunError, RunHeld
-from interp.runs.chunk_files import PARTIAL, Damaged, Written, checked_bytes, counted, read_chunks
+from interp.runs.chunk_files import PARTIAL, Damaged, checked_bytes, counted, read_chunks
 from interp.runs.ledger import LEDGER, Ledger
 from interp.runs.run import CHUNKS, LOCK, locked
 
@@ -53,17 +53,17 @@ def info(folder: str | Path) -> RunInfo:
     """What the ledger of a run says. Raises RunError for a folder without one, or a damaged one."""
     folder = Path(folder)
     with _ledger(folder) as ledger:
-        result = _result(ledger)
+        result = ledger.result()
         files = [file for file, _ in ledger.files()]
-        state = "running" if ledger.get("holder") is not None and _held(folder) else "stopped"
+        state = "running" if ledger.get("holder", dict) is not None and _held(folder) else "stopped"
         return RunInfo(
             folder=folder,
             state="done" if result is not None and state == "stopped" else state,
             done=len(ledger.done()),
-            chunks=ledger.get("settled chunks"),
+            chunks=ledger.get("settled chunks", int),
             bytes=sum(file.bytes for file in [*files, *([] if result is None else [result])]),
-            identity=ledger.get("identity") or {},
-            command=ledger.get("command"),
+            identity=ledger.get("identity", dict) or {},
+            command=ledger.get("command", str),
             result=None if result is None else result.name,
             history=ledger.history(),
         )
@@ -102,7 +102,7 @@ def verify(folder: str | Path) -> list[str]:
                     f"{name} {damage}; resuming computes what it held again, "
                     f"{counted(len(numbers))}."
                 )
-        result = _result(ledger)
+        result = ledger.result()
         if result is not None:
             try:
                 checked_bytes(folder, result)
@@ -118,7 +118,7 @@ def result_of(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     with _ledger(folder) as ledger:
-        result, chunks = _result(ledger), ledger.get("settled chunks")
+        result, chunks = ledger.result(), ledger.get("settled chunks", int)
         if result is None:
             of = "" if chunks is None else f" of {chunks:,}"
             raise RunError(
@@ -142,9 +142,9 @@ def remove(folder: str | Path) -> None:
     """
     folder = Path(folder)
     with _ledger(folder) as ledger:
-        result = ledger.get("result_name")
-    ours = {*OURS, result, f".{result}{PARTIAL}"}
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+        result = ledger.get("result_name", str)
+    names = sorted(path.name for path in folder.iterdir() if path.name not in {*OURS, result})
+    foreign = [n for n in names if not (n.startswith(f".{result}.") and n.endswith(PARTIAL))]
     if foreign:
         raise RunError(
             f"{folder} holds {foreign[0]}, which is not of the run; move it away, then remove the "
@@ -165,17 +165,6 @@ def _ledger(folder: Path) -> Iterator[Ledger]:
         yield ledger
     finally:
         ledger.close()
-
-
-def _result(ledger: Ledger) -> Written | None:
-    """The file of the whole result, which lies in the folder itself."""
-    noted = ledger.get("result")
-    if noted is None:
-        return None
-    written = Written(**noted)
-    if Path(written.name).name != written.name:
-        raise RunError(f"{ledger.folder} says that its result is {written.name!r}: no run of ours.")
-    return written
 
 
 def _held(folder: Path) -> bool:

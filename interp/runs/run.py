@@ -11,6 +11,7 @@ The file of the whole result joins them when all is done.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -29,6 +30,8 @@ from interp.runs.chunk_files import (
     PARTIAL,
     Chunk,
     Damaged,
+    Written,
+    checked_bytes,
     counted,
     read_chunks,
     sign,
@@ -103,7 +106,7 @@ class Run:
             raise
 
     def _begin(self, kind: str, result: str, identity: dict[str, Any], command: str | None) -> None:
-        was = self._ledger.get("identity")
+        was = self._ledger.get("identity", dict)
         self.resumed = was is not None
         now = json.loads(json.dumps({"kind": kind, **identity}))
         if self.resumed:
@@ -128,7 +131,7 @@ class Run:
         What depends on the machine's state when the run begins, and decides its numbers, is the
         same ever after.
         """
-        before = self._ledger.get(f"settled {name}")
+        before = self._ledger.get(f"settled {name}", type(value))
         if before is None:
             self._ledger.note(**{f"settled {name}": value})
             return value
@@ -179,10 +182,10 @@ class Run:
             if not any(tensor.isnan().any() for tensor in chunk.values())
         }
         if whole:
+            number, self._next_file = self._next_file, self._next_file + 1
             try:
-                file = write_chunks(self.folder / CHUNKS, self._next_file, whole)
+                file = write_chunks(self.folder / CHUNKS, number, whole)
                 self._ledger.record(file, whole)
-                self._next_file += 1
             except OSError as error:
                 self._failed = True
                 raise cannot_be_written(self.folder, error) from error
@@ -197,16 +200,29 @@ class Run:
     def finish(self, write: Callable[[Path], Any]) -> None:
         """All chunks are there: `write` writes the whole result to a path, in one step.
 
-        Raises RunError if the disk refuses.
+        It is not asked where the result has been written and is whole: a full disk could only harm
+        it. Raises RunError if the disk refuses.
         """
         self.flush()
-        try:
-            write(self._result)
-            signed = sign(self._result)
-        except (OSError, SafetensorError) as error:
-            self._failed = True
-            raise cannot_be_written(self.folder, error) from error
+        signed = self._written_result()
+        if signed is None:
+            try:
+                write(self._result)
+                signed = sign(self._result)
+            except (OSError, SafetensorError) as error:
+                self._failed = True
+                raise cannot_be_written(self.folder, error) from error
         self._ledger.note("done", result=vars(signed))
+
+    def _written_result(self) -> Written | None:
+        """The result, if it was written before and is undamaged."""
+        found = self._ledger.result()
+        try:
+            if found is not None:
+                checked_bytes(self.folder, found)
+        except Damaged:
+            return None
+        return found
 
     def __enter__(self) -> Run:
         return self
@@ -234,7 +250,8 @@ def require_run_or_empty(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise RunError(f"{folder} is a file; give a folder for the run.")
-    foreign = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+    begun = {LOCK, f"{LEDGER}{PARTIAL}"}  # a kill may come before there is a ledger
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in begun)
     if foreign:
         raise RunError(
             f"{folder} holds {foreign[0]} and no {LEDGER}, so it is no run and nothing is written "
@@ -246,7 +263,8 @@ def locked(folder: Path) -> FileLock:
     """The lock of a run, held. Raises RunError if another process holds it, or none can be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=GLANCE)
+        # what stands in for locks elsewhere outlives a process that is killed
+        lock = FileLock(folder / LOCK, timeout=GLANCE, fallback_to_soft=False)
         lock.acquire(poll_interval=GLANCE / 10)
     except Timeout:
         raise RunHeld(
@@ -254,6 +272,11 @@ def locked(folder: Path) -> FileLock:
             "another folder."
         ) from None
     except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise RunError(
+                f"The disk of {folder} has no locks ({error.strerror}), which keep two processes "
+                "from writing one run; give a folder on another disk."
+            ) from error
         raise cannot_be_written(folder, error) from error
     return lock
 
@@ -262,13 +285,13 @@ def _holder(folder: Path) -> str:
     """The process that writes a run, in words."""
     try:
         ledger = Ledger(folder, write=False)
-        holder = ledger.get("holder")
+        holder = ledger.get("holder", dict)
         ledger.close()
     except RunError:
         holder = None
     if holder is None:
         return "another process"
-    return f"process {holder['process']} on {holder['machine']}"
+    return f"process {holder.get('process')} on {holder.get('machine')}"
 
 
 def _this_process() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from interp.saved.fits import fitted
 from interp.saved.registry import KEPT_OUT, known, register
-from interp.saved.saved import FORMAT, Saved
+from interp.saved.saved import BROKEN, FORMAT, Saved
 
-__all__ = ["FORMAT", "KEPT_OUT", "Saved", "known", "register"]
+__all__ = ["BROKEN", "FORMAT", "KEPT_OUT", "Saved", "fitted", "known", "register"]

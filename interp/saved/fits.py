@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from jaxtyping import jaxtyped
 from torch import Tensor
+
+Made = TypeVar("Made")
 
 
 def misfit(cls: Any, values: Mapping[str, Any]) -> str | None:
@@ -24,6 +26,17 @@ def misfit(cls: Any, values: Mapping[str, Any]) -> str | None:
     tensors = [name for name, value in values.items() if isinstance(value, Tensor)]
     with jaxtyped("context"):  # remembers the length of each axis from field to field
         return next((name for name in tensors if not isinstance(values[name], hints[name])), None)
+
+
+def fitted(cls: type[Made], **values: Any) -> Made:
+    """An instance of a dataclass, if each value is what its field says.
+
+    Raises ValueError for one that is not, KeyError for a name that is no field, TypeError for a
+    field that is missing, and what the class itself raises.
+    """
+    if (wrong := misfit(cls, values)) is not None:
+        raise ValueError(f"{cls.__name__}.{wrong} is not what it must be")
+    return cls(**values)
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -6,20 +6,17 @@ names classes only out of those that are registered, and holds no code.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.errors import FileFormatError, InterpError
+from interp.errors import FileFormatError, InterpError, one_line
+from interp.json_file import decode
 from interp.saved.registry import name_of, register
 from interp.saved.values import pack, unpack
+from interp.tensor_file import open_tensor_file, write_tensor_file
 
 FORMAT = {"format": "interp.result", "version": 1}
 LARGEST = 90_000_000
@@ -53,7 +50,6 @@ class Saved:
 
         Raises FileFormatError for contents that no file can hold.
         """
-        path = Path(path)
         tensors: dict[str, Tensor] = {}
         try:
             told = {**FORMAT, "result": pack(self, tensors, "")}
@@ -67,14 +63,14 @@ class Saved:
                 f"This {type(self).__name__} has {len(header):,} bytes beside its tensors and a "
                 f"file holds {LARGEST:,}; make it of fewer prompts."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            save_file(tensors, partial, {"interp": header, "sha256": _hash(header, tensors)})
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+            decode(header)
+        except ValueError as error:
+            raise FileFormatError(
+                f"This {type(self).__name__} could not be read again, for {error}; keep its "
+                "to_frame()."
+            ) from error
+        return write_tensor_file(path, tensors, {"interp": header})
 
     @classmethod
     def load(cls: type[Result], path: str | Path) -> Result:
@@ -99,46 +95,23 @@ class Saved:
 
 def _opened(path: str | Path, wanted: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of a file that is whole and of this version."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # an open file is no mapping: without keys() it cannot be gone through
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise FileFormatError(
-            f"{path} cannot be read ({error}); give a file that {wanted}.save wrote."
-        ) from error
-    header = metadata.get("interp", "")
-    try:
-        told = json.loads(header)
-    except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict) or told.get("format") != FORMAT["format"]:
-        raise FileFormatError(
-            f"{path} does not hold a {wanted}; give a file that {wanted}.save wrote."
-        )
-    if told.get("version") != FORMAT["version"]:
-        raise FileFormatError(
-            f"{path} is written in version {told.get('version')!r} of the format and this release "
-            f"reads version {FORMAT['version']}; make the result again, or install the release "
-            "that wrote it."
-        )
-    if metadata.get("sha256") != _hash(header, tensors):
-        raise FileFormatError(f"{path} is damaged: its hash is another; make the result again.")
-    return told, tensors
+    with open_tensor_file(path, way_out=f"give a file that {wanted}.save wrote") as file:
+        told = file.told("interp") if "interp" in file.metadata else {}
+        if told.get("format") != FORMAT["format"]:
+            raise FileFormatError(
+                f"{path} does not hold a {wanted}; give a file that {wanted}.save wrote."
+            )
+        if told.get("version") != FORMAT["version"]:
+            raise FileFormatError(
+                f"{path} is written in version {told.get('version')!r:.80} of the format and this "
+                f"release reads version {FORMAT['version']}; make the result again, or install the "
+                "release that wrote it."
+            )
+        return told, file.tensors(signed=True)
 
 
 def _broken(path: str | Path, why: object) -> FileFormatError:
     return FileFormatError(
-        f"{path} has a missing or broken part ({why}); make the result again, or install the "
-        "release that wrote it."
+        f"{path} has a missing or broken part ({one_line(why)}); make the result again, or install "
+        "the release that wrote it."
     )
-
-
-def _hash(header: str, tensors: dict[str, Tensor]) -> str:
-    """Changes with any word of the header, and any bit, shape, format or name of a tensor."""
-    digest = hashlib.sha256(header.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ is an object with one key, or two for a dataclass, that says what it is.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +16,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp.saved.fits import misfit
+from interp.saved.fits import fitted
 from interp.saved.registry import fields_of, known, name_of
 from interp.sites import Site, parse
 
+COLUMN = re.compile(r"bool|object|str|string|u?int(8|16|32|64)|float(16|32|64)")
+"""What a column of a table may be. pandas would take "S999999999", a gigabyte for each row."""
 COLLECTIONS: dict[str, type[Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
@@ -105,9 +108,7 @@ def _make(name: str, inside: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     if sorted(inside) != sorted(expected):
         raise ValueError(f"{name} has the fields {', '.join(expected)}, not {', '.join(inside)}")
     values = {field: unpack(each, tensors) for field, each in inside.items()}
-    if (wrong := misfit(cls, values)) is not None:
-        raise ValueError(f"{name}.{wrong} is not what it must be")
-    return cls(**values)
+    return fitted(cls, **values)
 
 
 def _keep(tensor: Tensor, tensors: dict[str, Tensor], at: str) -> str:
@@ -143,6 +144,8 @@ def _pack_frame(frame: pd.DataFrame, tensors: dict[str, Tensor], at: str) -> dic
 
 
 def _unpack_frame(data: dict[str, Any], tensors: dict[str, Tensor]) -> pd.DataFrame:
+    if unknown := [each for each in data["dtypes"] if not COLUMN.fullmatch(each)]:
+        raise ValueError(f"a table has a column of {unknown[0]!r:.80}")
     names = unpack(data["names"], tensors)
     columns = [
         pd.Series(unpack(column, tensors), dtype=dtype)

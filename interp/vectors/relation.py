@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.errors import FileFormatError, TaskError
+from interp.errors import FileFormatError, TaskError, one_line
+from interp.json_file import read_json
 from interp.models import Model
 from interp.saved import Saved
 from interp.tasks import Task
@@ -83,19 +83,28 @@ def _named(source: str | Path | Task | Sequence[Pair]) -> tuple[str, list[Pair]]
     if isinstance(source, str) and source in relations():
         return source, pairs(source)
     if isinstance(source, str | Path):
-        return Path(source).stem, _read(Path(source))
+        return Path(source).stem, read_pairs(Path(source))
     return "pairs", [(a, b) for a, b in source]
 
 
-def _read(path: Path) -> list[Pair]:
+def read_pairs(path: Path) -> list[Pair]:
+    """The pairs of a JSON file of `[{"input": ..., "output": ...}]`.
+
+    Raises TaskError for no file, FileFormatError for one of another kind.
+    """
     if not path.exists():
         raise TaskError(
             f"No relation is called {str(path)!r}, and no file; known: {', '.join(relations())}."
         )
+    shape = 'a list of {"input": ..., "output": ...}'
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-        return [(str(pair["input"]).strip(), str(pair["output"]).strip()) for pair in data]
-    except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
-        raise FileFormatError(
-            f'{path} is no list of {{"input": ..., "output": ...}} ({error}).'
-        ) from error
+        data = read_json(path, way_out=f"give {shape}")
+        return [(_word(pair["input"]), _word(pair["output"])) for pair in data]
+    except (ValueError, TypeError, LookupError) as error:
+        raise FileFormatError(f"{path} is not {shape} ({one_line(error)}).") from error
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.80} is no word")
+    return value.strip()

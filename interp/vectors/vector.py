@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,6 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from interp.display import Displayed
@@ -20,12 +19,13 @@ from interp.engine import Add, Intervention, Set, SweepResult, run
 from interp.engine.end_logits import edited_end_logits
 from interp.engine.interventions import Edit
 from interp.engine.replay import replay_of
-from interp.errors import FileFormatError, VectorError
+from interp.errors import VectorError
 from interp.generation import Paths, Steer, generate
 from interp.models import Model
 from interp.prompts import PromptSet
-from interp.saved import register
+from interp.saved import fitted, register
 from interp.sites import Resid
+from interp.tensor_file import misfit_of, open_tensor_file, write_tensor_file
 
 FORMAT, VERSION = "interp.Vector", "1"
 OPERATIONS = ("add", "set")
@@ -152,7 +152,7 @@ class Vector(Displayed):
 
     def save(self, path: str | Path) -> Path:
         """Write it as safetensors, one tensor a layer, with all else in the metadata."""
-        tensors = {f"blocks.{i}.hook_resid_post": v.clone() for i, v in self.layers.items()}
+        tensors = {f"blocks.{i}.hook_resid_post": vector for i, vector in self.layers.items()}
         told: dict[str, Any] = {
             "operation": self.operation,
             "kind": self.kind,
@@ -160,10 +160,7 @@ class Vector(Displayed):
         }
         told |= {"scale": self.scale, "provenance": self.provenance}
         metadata = {"format": FORMAT, "version": VERSION, "vector": json.dumps(told)}
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, path, metadata)
-        return path
+        return write_tensor_file(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Vector:
@@ -172,21 +169,16 @@ class Vector(Displayed):
         Raises:
             FileFormatError: Not such a file, or damaged.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-                    raise FileFormatError(
-                        f"{path} does not hold a Vector of version {VERSION}; {WAY_OUT}."
-                    )
-                told = json.loads(metadata["vector"])
-                names = file.keys()  # an open file is no mapping
-                layers = {int(name.split(".")[1]): file.get_tensor(name) for name in names}
-                return cls(dict(sorted(layers.items())), **told)
-        except OSError as error:
-            raise FileFormatError(f"{path} cannot be read ({error}); {WAY_OUT}.") from error
-        except (SafetensorError, ValueError, KeyError, TypeError, IndexError, VectorError) as error:
-            raise FileFormatError(f"{path} is damaged ({error}); {WAY_OUT}.") from error
+        with open_tensor_file(path, way_out=WAY_OUT) as file:
+            file.require(FORMAT, VERSION)
+            told, tensors = file.told("vector"), file.tensors()
+            try:
+                vector = fitted(cls, layers=_by_layer(tensors), **told)
+                if not math.isfinite(vector.scale):
+                    raise ValueError(f"its scale is {vector.scale}")
+            except (LookupError, ValueError, TypeError, VectorError) as error:
+                raise file.broken(error) from error
+            return vector
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer that it enters: layer, norm."""
@@ -199,3 +191,14 @@ class Vector(Displayed):
             f"Vector({self.kind}, {self.operation} at {self.position} of layer {where}, "
             f"scale {self.scale:g}, {self.provenance.get('model')})"
         )
+
+
+def _by_layer(tensors: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    """Block -> vector. Raises ValueError or IndexError for tensors that are none of blocks."""
+    for name, tensor in tensors.items():
+        if (why := misfit_of(tensor)) is not None:
+            raise ValueError(f"{name!r:.80} {why}")
+    layers = {int(name.split(".")[1]): tensor for name, tensor in tensors.items()}
+    if len(layers) < len(tensors) or min(layers, default=0) < 0:
+        raise ValueError("its tensors are not one for each block")
+    return dict(sorted(layers.items()))

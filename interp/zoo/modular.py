@@ -9,7 +9,6 @@ could not confirm. Logits are of the p numbers: `=` is never an answer.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from interp.errors import FileFormatError, ModelError
+from interp.errors import FileFormatError, ModelError, one_line
+from interp.json_file import read_json
 from interp.resources import data_dir
+from interp.tensor_file import misfit_of, open_tensor_file
 
 PRIME = 113
 TRAIN_SHARE = 0.3
@@ -216,30 +215,50 @@ def load_modular(path: str | Path | None = None) -> ModularRun:
             f"{folder} holds no finished run of modular addition (it has no history.json): run "
             "`interp train modular`, or leave path out for the run that is shipped."
         )
+    file, way_out = folder / "history.json", "train it again"
+    told = read_json(file, way_out=way_out)
     try:
-        told = json.loads((folder / "history.json").read_text())
         seed, history = told["settings"]["seed"], tuple(told["log"])
         last = history[-1]["step"]
-    except (json.JSONDecodeError, LookupError, TypeError) as error:
+        kept = sorted(
+            int(each.stem.removeprefix("step-"))
+            for each in (folder / "checkpoints").glob("step-*.safetensors")
+        )
+        for name, number in {"seed": seed, "step": last}.items():
+            if type(number) is not int or not 0 <= number < 2**63:
+                raise ValueError(f"its {name} is {number!r:.80}")
+        if not all(isinstance(record, dict) for record in history):
+            raise ValueError("its log is no list of records")
+    except (ValueError, LookupError, TypeError) as error:
         raise FileFormatError(
-            f"{folder / 'history.json'} is no history of a run: {error!r}."
+            f"{file} is no history of a run ({one_line(error)}); {way_out}."
         ) from error
-    files = (folder / "checkpoints").glob("step-*.safetensors")
-    kept = sorted(int(file.stem.removeprefix("step-")) for file in files)
     network = _network(folder / "model.safetensors")
     return ModularRun(folder, seed, network, (*kept, last), history)
 
 
-def _network(file: Path) -> ModularAdder:
-    try:
-        weights = load_file(file)
-        n_heads, d_model, _ = weights["W_Q"].shape
-        network = ModularAdder(
-            len(weights["W_E"]) - 1, d_model=d_model, n_heads=n_heads, d_mlp=len(weights["W_out"])
-        )
-        network.load_state_dict(weights)
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise FileFormatError(
-            f"{file} does not hold the weights of a ModularAdder ({error}); train it again."
-        ) from error
-    return network.eval().requires_grad_(False)
+def _network(path: Path) -> ModularAdder:
+    with open_tensor_file(path, way_out="train it again") as file:
+        weights = file.tensors()
+        try:
+            n_heads, d_model, d_head = weights["W_Q"].shape
+            p, d_mlp = len(weights["W_E"]) - 1, len(weights["W_out"])
+            expected = {
+                **{"W_E": (p + 1, d_model), "W_pos": (3, d_model), "W_U": (d_model, p)},
+                **dict.fromkeys(("W_Q", "W_K", "W_V"), (n_heads, d_model, d_head)),
+                **{"W_O": (n_heads, d_head, d_model), "W_in": (d_model, d_mlp)},
+                **{"W_out": (d_mlp, d_model)},
+            }
+            found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+            if found != expected or p < 1 or d_head * n_heads != d_model:
+                raise ValueError(f"its shapes are {found}")
+            if odd := [name for name, tensor in weights.items() if misfit_of(tensor)]:
+                raise ValueError(f"{odd[0]} {misfit_of(weights[odd[0]])}")
+            network = ModularAdder(p, d_model=d_model, n_heads=n_heads, d_mlp=d_mlp)
+            network.load_state_dict(weights)
+        except (LookupError, ValueError, RuntimeError, ArithmeticError) as error:
+            raise FileFormatError(
+                f"{path} does not hold the weights of a ModularAdder ({one_line(error)}); train it "
+                "again."
+            ) from error
+        return network.eval().requires_grad_(False)

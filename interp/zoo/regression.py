@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from interp.errors import FileFormatError, UnknownModel, did_you_mean
+from interp.errors import FileFormatError, UnknownModel, did_you_mean, one_line
+from interp.json_file import read_json, write_text
 from interp.resources import data_dir
+from interp.saved import BROKEN, fitted
+from interp.tensor_file import misfit_of, open_tensor_file, write_tensor_file
 
 CLASSES = ("linear", "sparse", "relu")
 """Classes of functions."""
@@ -142,11 +144,10 @@ class RegressionModel(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `config.json`, and the weights in half precision."""
-        folder.mkdir(parents=True, exist_ok=True)
         told = {"format": FORMAT, "version": VERSION, **asdict(self.config)}
-        (folder / "config.json").write_text(json.dumps(told, indent=2) + "\n")
-        weights = {name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(weights, folder / "model.safetensors")
+        weights = {name: tensor.half() for name, tensor in self.state_dict().items()}
+        write_tensor_file(folder / "model.safetensors", weights, {})
+        write_text(folder / "config.json", json.dumps(told, indent=2) + "\n")
 
 
 def load_regression(folder: str | Path | None = None) -> RegressionModel:
@@ -156,16 +157,33 @@ def load_regression(folder: str | Path | None = None) -> RegressionModel:
         FileFormatError: The folder does not hold such a model.
     """
     place = data_dir() / "regression" if folder is None else Path(folder)
+    way_out = "make one with `interp train regression`"
+    told = read_json(place / "config.json", way_out=way_out)
+    with open_tensor_file(place / "model.safetensors", way_out=way_out) as file:
+        weights = {name: tensor.float() for name, tensor in file.tensors().items()}
     try:
-        told = json.loads((place / "config.json").read_text())
         if (told.pop("format"), told.pop("version")) != (FORMAT, VERSION):
             raise ValueError(f"not of format {FORMAT} {VERSION}")
-        model = RegressionModel(RegressionConfig(**told))
-        weights = load_file(place / "model.safetensors")
-        model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        config = fitted(RegressionConfig, **told)
+        _require_shapes(config, weights)
+        model = RegressionModel(config)
+        model.load_state_dict(weights)
+    except BROKEN as error:
         raise FileFormatError(
-            f"{place} does not hold a regression model ({error}); make one with "
-            "`interp train regression`."
+            f"{place} does not hold a regression model ({one_line(error)}); {way_out}."
         ) from error
     return model.eval()
+
+
+def _require_shapes(config: RegressionConfig, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless a config describes these weights, before its model is built."""
+    if min(vars(config).values()) < 1 or config.layers > len(weights):
+        raise ValueError(f"sizes of no model: {config}")
+    with torch.device("meta"):
+        empty = RegressionModel(config).state_dict()
+    if {name: each.shape for name, each in empty.items()} != {
+        name: each.shape for name, each in weights.items()
+    }:
+        raise ValueError("its config.json is of other weights")
+    if odd := [name for name, tensor in weights.items() if misfit_of(tensor)]:
+        raise ValueError(f"{odd[0]} {misfit_of(weights[odd[0]])}")

@@ -90,10 +90,10 @@ def rewrite(**fields: object) -> Callable[[Path], None]:
         ("00001.safetensors", Path.unlink, r"00001\.safetensors has 0 bytes and index\.json says"),
         ("00000.safetensors", corrupt, r"00000\.safetensors cannot be read"),
         ("layout.safetensors", truncate, r"layout\.safetensors cannot be read"),
-        ("index.json", truncate, r"index\.json is not JSON"),
+        ("index.json", truncate, r"index\.json is not whole JSON"),
         ("index.json", Path.unlink, r"has no index\.json, so it is not a folder of activations"),
-        ("index.json", rewrite(format="x"), r"index\.json was not written by interp\.capture"),
-        ("index.json", rewrite(version=9), r"is written in version 9 .* reads version 1"),
+        ("index.json", rewrite(format="x"), r"index\.json does not hold an Activations"),
+        ("index.json", rewrite(version=9), r"of version 9, and .* reads version 1"),
     ],
 )
 def test_damage_is_seen(written: Path, file: str, damage: Callable[[Path], None], message: str):

@@ -294,10 +294,10 @@ GOOD = {"score": 1.0, "in_graph": True}
         ({}, {"cfg": CFG | {"n_layers": 10**9}}, "no model has"),
         ({}, {"cfg": CFG | {"n_heads": 2.0}}, "not whole numbers"),
         ({}, {"cfg": CFG | {"n_heads": -1}}, "not whole numbers"),
-        ({}, {"cfg": CFG | {"d_model": "8"}}, "d_model is '8'"),
+        ({}, {"cfg": CFG | {"d_model": "8"}}, "d_model is a str"),
         ({}, {"interp": {"format": "interp.Circuit", "version": 9}}, "version 9"),
         ({}, {"interp": {"format": "interp.Circuit", "version": 1}}, "broken part"),
-        ({}, {"interp": []}, "version None"),
+        ({}, {"interp": []}, "does not hold a Circuit"),
     ],
 )
 def test_broken_json_is_refused(tmp_path, edges, more, said):
@@ -359,7 +359,7 @@ FLAGS = torch.zeros(7, 15, dtype=torch.bool)
         ({"cfg": CFG | {"n_layers": torch.tensor(2)}}, "not whole numbers"),
         ({"cfg": [1]}, "missing or broken"),
         ({"interp": "{"}, "missing or broken"),
-        ({"interp": "{}"}, "version None"),
+        ({"interp": "{}"}, "does not hold a Circuit"),
     ],
 )
 def test_broken_tensors_are_refused(tmp_path, changes, said):

@@ -134,6 +134,7 @@ def of_another_version(data):
 
 
 def of_a_huge_model(data):
+    del data["metadata"]["interp"]["sha256"]
     data["metadata"]["interp"]["shape"]["n_layers"] = 10**9
 
 

@@ -20,7 +20,8 @@ from interp.circuits.ablations import ablation_of, run_circuits
 from interp.circuits.evaluate import evaluate
 from interp.circuits.select import importance
 from interp.engine import Patch, Set, ablate, attribute, patch, patch_edges
-from interp.engine.subgraph import graph_edges, graph_nodes, run_subgraphs
+from interp.engine.graph import graph_edges, graph_nodes
+from interp.engine.subgraph import run_subgraphs
 from interp.errors import MetricError, PromptError
 from interp.models import Model
 from interp.prompts import PromptSet

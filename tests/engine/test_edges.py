@@ -432,7 +432,7 @@ def test_denoising_is_noising_of_the_swapped_prompts():
 
 def test_a_metric_of_the_user_sees_all_prompts_at_once(monkeypatch: pytest.MonkeyPatch):
     some = contrasted("right")
-    monkeypatch.setattr("interp.engine.pairs.KEPT_ENDS", 32 * len(some) * 50)  # 50 edges at once
+    monkeypatch.setattr("interp.engine.sweep.KEPT_ENDS", 32 * len(some) * 50)  # 50 edges at once
 
     def difference(logits: Tensor) -> Tensor:
         assert len(logits) == len(some)

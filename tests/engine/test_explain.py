@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from interp.engine import Patch, Zero, everywhere, explain, run
+import interp
+from interp.engine import Mean, Operation, Patch, Zero, everywhere, explain, run
 from interp.engine.jobs import Job
 from interp.engine.memory import halving
 from interp.engine.places import expand
@@ -29,6 +30,17 @@ def test_the_operations_foretold_are_those_that_torch_counts(family: str) -> Non
     clean = plan.clean_flops
     # attention over a mask is counted in full by torch and by halves in the plan
     assert foretold == pytest.approx(counted.get_total_flops() - clean, rel=0.25)
+
+
+@pytest.mark.parametrize("operation", [Zero(), Mean(), Patch()])
+def test_at_the_size_of_a_real_model_they_agree_within_a_few_per_cent(operation: Operation) -> None:
+    full = in_dtype(interp.load("polymath-llama", check=False), "float64")
+    some = interp.tasks.get("ioi").sample(full, n=4, seed=0)
+    made = everywhere([*heads(full), *resid(full)], operation)
+    run(full, some, made[:1], progress=False)
+    with FlopCounterMode(display=False) as counted:
+        run(full, some, made, progress=False)
+    assert explain(full, some, made).flops == pytest.approx(counted.get_total_flops(), rel=0.03)
 
 
 def test_the_plan_says_what_is_saved() -> None:

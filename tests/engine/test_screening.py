@@ -193,13 +193,13 @@ def test_rounds_of_a_sweep_leave_what_earlier_rounds_found() -> None:
     measure = resolve(lambda logits: logits[:, 20])
     sweep = Sweep(tiny, some, everywhere(heads(tiny), Zero()), measure)
     with torch.no_grad():
-        sweep.compute(progress=False, sites=torch.tensor([5, 2]))
-        before = sweep.found[[2, 5]].clone()
-        sweep.compute(progress=False, sites=torch.tensor([0]))
-    assert torch.equal(sweep.found[[2, 5]], before)
+        sweep.compute_some(progress=False, sites=torch.tensor([5, 2]))
+        before = sweep.table.found[[2, 5]].clone()
+        sweep.compute_some(progress=False, sites=torch.tensor([0]))
+    assert torch.equal(sweep.table.found[[2, 5]], before)
     assert not before.isnan().any()
     assert not torch.equal(before[0], sweep.start)
-    assert sweep.found[[1, 3, 4, 6, 7]].isnan().all()
+    assert sweep.table.found[[1, 3, 4, 6, 7]].isnan().all()
 
 
 def test_operations_are_data_with_equality() -> None:

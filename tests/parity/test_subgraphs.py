@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.engine import Mean, Operation, Patch, Zero, ablate, patch_edges
-from interp.engine.subgraph import graph_edges, graph_nodes, run_subgraphs
+from interp.engine.graph import graph_edges, graph_nodes
+from interp.engine.subgraph import run_subgraphs
 from interp.errors import InterventionError, PromptError
 from interp.models import Model
 from interp.prompts import PromptSet

@@ -1,4 +1,4 @@
-"""A sweep is stopped at random moments and goes on: nothing is lost, repeated or changed."""
+"""Signals stop a sweep at random moments and it goes on: nothing is lost, repeated or changed."""
 
 from __future__ import annotations
 
@@ -7,73 +7,64 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 
 from interp import runs
-from interp.engine import SweepResult
-from tests.runs.conftest import Nursery
+from tests.runs.conftest import Nursery, computed, recorded, require_whole, said
+from tests.runs.nursery import Task
+
+KILLS = 50
 
 
-def computed(log: Path) -> list[int]:
-    """The chunks that the last child computed."""
-    if not log.exists():
-        return []
-    return [int(line) for line in log.read_text().split()]
-
-
-def recorded(folder: Path) -> set[int]:
-    """The chunks that the ledger holds."""
-    return runs.recorded(folder) if runs.is_run(folder) else set()
-
-
-@pytest.mark.parametrize(
-    "kills", [15, pytest.param(300, marks=[pytest.mark.soak, pytest.mark.slow])]
-)
-def test_kills_at_random_moments_lose_repeat_and_change_nothing(
-    kills: int, nursery: Nursery, whole: SweepResult, tmp_path: Path
+@pytest.mark.parametrize("kind", ["zero and mean", "patch"])
+def test_50_kills_of_one_sweep_lose_repeat_and_change_nothing(
+    kind: str, nursery: Nursery, tmp_path: Path
 ) -> None:
-    moments = random.Random(kills)
-    killed = finished = 0
-    while killed < kills or not finished:
-        folder, log = tmp_path / f"run {finished}", tmp_path / "log"
+    folder, log = tmp_path / "run", tmp_path / "log"
+    moments = random.Random(kind)
+    in_the_middle = 0
+    for kill in range(KILLS):
         known = recorded(folder)
-        moment = (moments.randrange(6), moments.uniform(0, 0.03), signal.SIGKILL)
-        ended = nursery.sweep(folder, log, [moment] if killed < kills else [])
+        chunks = 0 if kill % 3 == 0 else moments.randrange(1, 5)  # a third while it starts
+        moment = (chunks, moments.uniform(0, 0.03), signal.SIGKILL)
+        assert nursery.sweep(folder, log, [moment], kind=kind) == -signal.SIGKILL
         again = known.intersection(computed(log))
         assert not again, f"computed though they were recorded: {again}"
         assert known <= recorded(folder)
-        if ended == 0:
-            finished += 1
-            info = runs.info(folder)
-            assert (info.state, info.done) == ("done", info.chunks)
-            assert runs.verify(folder) == []
-            found = SweepResult.load(folder / "sweep.safetensors")
-            assert torch.equal(found.values, whole.values)
-            assert torch.equal(found.clean, whole.clean)
-            assert found.sites == whole.sites
-        else:
-            assert ended == -signal.SIGKILL
-            killed += 1
+        in_the_middle += bool(computed(log))
+    assert in_the_middle > KILLS / 2
+    known = recorded(folder)
+    assert nursery.sweep(folder, log, kind=kind) == 0
+    assert known.isdisjoint(computed(log))
+    require_whole(folder, nursery.whole(kind))
 
 
-def test_ctrl_c_twice_leaves_a_run_that_goes_on(
-    nursery: Nursery, whole: SweepResult, tmp_path: Path
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGINT, signal.SIGKILL),
+        (signal.SIGINT, signal.SIGTERM),  # without a handler, as from Python
+        (signal.SIGHUP, signal.SIGINT),  # the terminal is closed
+    ],
+)
+def test_two_signals_leave_a_run_that_goes_on(
+    first: int, second: int, nursery: Nursery, tmp_path: Path
 ) -> None:
     folder, log = tmp_path / "run", tmp_path / "log"
-    moments = random.Random(0)
-    for _ in range(8):
+    moments = random.Random(first * 100 + second)
+    for turn in range(8):
         known = recorded(folder)
         signals = [
-            (moments.randrange(1, 6), moments.uniform(0, 0.01), signal.SIGINT),
-            (0, moments.uniform(0, 0.01), signal.SIGINT),
+            (turn % 4, moments.uniform(0, 0.01), first),
+            (0, moments.choice([0, 0.001, 0.01]), second),
         ]
-        ended = nursery.sweep(folder, log, signals)
-        assert ended in (130, 0)
-        assert not known.intersection(computed(log))
-        assert runs.verify(folder) == []
+        assert nursery.sweep(folder, log, signals) in (130, -first, -second), said(log)
+        assert known.isdisjoint(computed(log))
+        assert known <= recorded(folder)
+        if runs.is_run(folder):
+            assert runs.verify(folder) == []
     assert nursery.sweep(folder, log) == 0
-    found = SweepResult.load(folder / "sweep.safetensors")
-    assert torch.equal(found.values, whole.values)
+    require_whole(folder, nursery.whole())
 
 
 def test_one_ctrl_c_keeps_all_that_was_computed(nursery: Nursery, tmp_path: Path) -> None:
@@ -85,3 +76,37 @@ def test_one_ctrl_c_keeps_all_that_was_computed(nursery: Nursery, tmp_path: Path
     info = runs.info(folder)
     assert info.state == "stopped"
     assert info.history[-1]["what"] == "stopped by KeyboardInterrupt"
+
+
+def test_of_two_processes_that_start_at_one_moment_one_writes(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    moments = random.Random(2)
+    for pair in range(10):
+        kind = "zero and mean" if pair % 5 == 0 else "own metric"  # which is done at once
+        folder, logs = tmp_path / f"run {pair}", [tmp_path / "log 1", tmp_path / "log 2"]
+        pace = moments.uniform(0, 0.05)
+        codes = nursery.at_once([Task(str(folder), str(log), kind, pace) for log in logs])
+        writers = [log for log in logs if computed(log)]
+        assert len(writers) == 1
+        for code, log in zip(codes, logs, strict=True):
+            if log in writers:
+                assert code == 0, said(log)
+            else:  # it came while the other wrote, or after
+                assert code == 0 or "is being written by" in said(log)
+        require_whole(folder, nursery.whole(kind))
+
+
+def test_of_five_processes_on_what_a_kill_left_one_goes_on(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    nursery.sweep(folder, tmp_path / "log", [(9, 0.01, signal.SIGKILL)])
+    known = recorded(folder)
+    tasks = [Task(str(folder), str(tmp_path / f"log {each}")) for each in range(5)]
+    codes = nursery.at_once(tasks)
+    assert set(codes) == {0, 1}
+    done = [number for task in tasks for number in computed(Path(task.log))]
+    assert len(done) == len(set(done))
+    assert known.isdisjoint(done)
+    require_whole(folder, nursery.whole())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +118,29 @@ def test_a_second_process_is_refused_and_told_which_the_first_is(tmp_path: Path)
         assert run.resumed
 
 
+def test_a_lock_that_a_killed_process_left_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("process 1 on elsewhere")
+    refill(tmp_path, 2)
+    assert runs.recorded(tmp_path) == {0, 1}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock is of POSIX")
+@pytest.mark.parametrize("why", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_refused(
+    why: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `flock` answers on some network disks; the disk here is one that has locks."""
+
+    def flock(*_: Any) -> None:
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(RunError, match=r"has no locks .* give a folder on another disk"):
+        opened(tmp_path / "run")
+    monkeypatch.undo()
+    refill(tmp_path / "run", 1)
+
+
 def test_removing_takes_a_run_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     refill(folder, 2)
@@ -137,3 +162,16 @@ def test_runs_are_found_in_a_folder(tmp_path: Path) -> None:
     assert runs.find(tmp_path / "a") == [tmp_path / "a"]
     with pytest.raises(RunError, match="is no folder"):
         runs.find(tmp_path / "c")
+
+
+def test_a_result_that_is_whole_is_not_written_again(tmp_path: Path) -> None:
+    def finish(content: bytes) -> None:
+        with opened(tmp_path) as run:
+            run.finish(lambda path: path.write_bytes(content))
+
+    finish(b"first")
+    finish(b"second")
+    assert runs.result_of(tmp_path).read_bytes() == b"first"
+    (tmp_path / "all.safetensors").write_bytes(b"harmed")
+    finish(b"second")
+    assert runs.result_of(tmp_path).read_bytes() == b"second"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from interp.errors import InterventionError, MetricError, RunError
 from interp.models import Model
 from interp.prompts import PromptSet
 from interp.sites import Head, heads, mlps
+from interp.workers import Here, Item, Work
 from tests.activations.samples import PAD, ROWS, model, prompts
 
 
@@ -259,12 +262,64 @@ def test_a_metric_is_known_by_its_source() -> None:
     assert before.split(",")[0] == after.split(",")[0]
 
 
-def test_what_a_run_cannot_keep_is_refused_before_any_work(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    with pytest.raises(InterventionError, match="on one device and devices names others"):
-        ablate(devices=["cpu", "cpu"], run=folder)
-    with pytest.raises(InterventionError, match="Optimal constants are learned before"):
-        ablate(method="optimal", run=folder)
-    with pytest.raises(InterventionError, match="Edges are patched on a road of their own"):
-        patch(sites=["0.1->logits"], run=folder)
-    assert not folder.exists()
+def test_a_run_goes_on_elsewhere(rides: list[int], tmp_path: Path) -> None:
+    plain = SWEEPS["mean"]()
+    whole = len(rides)
+    rides.clear()
+    engine = Stopping(after=5)
+    with pytest.raises(KeyboardInterrupt):
+        SWEEPS["mean"](run=tmp_path, engine=engine)
+    assert same_values(SWEEPS["mean"](run=tmp_path, devices=["cpu", "cpu"]), plain)
+    assert len(rides) == whole
+
+
+class Stopping(Here):
+    """Is interrupted after so many chunks, which come in a shuffled order."""
+
+    def __init__(self, after: int) -> None:
+        object.__setattr__(self, "after", after)
+
+    def compute(self, model: Model, work: Work, items: Iterable[Item]) -> Iterator[Any]:
+        mixed = random.Random(0).sample(chosen := list(items), len(chosen))
+        yield from islice(super().compute(model, work, mixed), self.after)  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+
+def same_values(found: SweepResult, other: SweepResult) -> bool:
+    return torch.equal(found.values, other.values) and torch.equal(found.clean, other.clean)
+
+
+@pytest.mark.parametrize("metric", ["logit_diff", own])
+def test_edges_and_paths_keep_runs_too(
+    metric: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("interp.engine.memory.CPU_TOKENS", 8)
+    monkeypatch.setattr("interp.engine.sweep.KEPT_BLOCK", 16)
+    tiny, some = model("gpt2"), paired()
+    for sweep in (engine.patch_edges, engine.patch_paths):
+        senders = {} if sweep is engine.patch_edges else {"senders": None}
+        plain = sweep(tiny, some, **senders, metric=metric, progress=False)
+        folder = tmp_path / sweep.__name__
+        with pytest.raises(KeyboardInterrupt):
+            sweep(
+                tiny, some, **senders, metric=metric, run=folder, engine=Stopping(3), progress=False
+            )
+        before = runs.recorded(folder)
+        assert len(before) == 3
+        assert same_values(sweep(tiny, some, **senders, metric=metric, run=folder), plain)
+        info = runs.info(folder)
+        assert (info.state, info.done) == ("done", info.chunks)
+        assert same_values(SweepResult.load(runs.result_of(folder)), plain)
+    with pytest.raises(RunError, match=r"edits was '"):
+        engine.patch_edges(tiny, some, ["0.0->logits"], metric=metric, run=tmp_path / "patch_edges")
+
+
+def test_optimal_constants_are_learned_again_to_the_same_numbers(tmp_path: Path) -> None:
+    plain = ablate(sites=["0.1", "m1"], method="optimal", run=tmp_path)
+    assert same_values(ablate(sites=["0.1", "m1"], method="optimal", run=tmp_path), plain)
+
+
+def test_edges_refuse_what_their_road_has_not(tmp_path: Path) -> None:
+    for option in ({"effect": "direct"}, {"freeze": "patterns"}, {"dtype": "float64"}):
+        with pytest.raises(InterventionError, match="leave effect, freeze and dtype out"):
+            patch(sites=["0.1->logits"], **option)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-import torch
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 from torch import Tensor
 
 from interp.display import Displayed
-from interp.errors import FileFormatError, MetricError, did_you_mean
+from interp.errors import FileFormatError, MetricError, did_you_mean, one_line
 from interp.heads.development.phase_change import PhaseChange, phase_change
+from interp.json_file import read_json_file, write_json
+from interp.json_values import all_of, numbers, required, table, whole, wholes
 from interp.plots import DIVERGING, MISSING
 from interp.sites import Head
 from interp.stats import bootstrap_ci
 
-FORMAT = {"format": "interp.TrainingCurves", "version": 1}
+FORMAT: dict[str, Any] = {"format": "interp.TrainingCurves", "version": 1}
+GRIDS = ("scores", "low", "high")
+ENTRIES = ("steps", "kinds", *GRIDS, "curves", "leaders", "provenance")
+WAY_OUT = "write one with TrainingCurves.save"
 LOSS, LEARNING = "loss", "in-context learning"
 BEHAVIOUR = (LOSS, LEARNING)
 
@@ -171,28 +175,31 @@ class TrainingCurves(Displayed):
 
     def save(self, path: str | Path) -> Path:
         """Write everything as JSON, making folders as needed; returns the path."""
-        path = Path(path)
         data = {
-            **FORMAT,
             "steps": self.steps,
             "kinds": self.kinds,
-            **{name: _listed(getattr(self, name)) for name in ("scores", "low", "high")},
+            **{name: _listed(getattr(self, name)) for name in GRIDS},
             "curves": {name: _listed(values) for name, values in self.curves.items()},
             "leaders": {kind: [head.layer, head.head] for kind, head in self.leaders.items()},
             "provenance": self.provenance,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(data, allow_nan=False) + "\n", encoding="utf-8")
-        return path
+        return write_json(path, data, **FORMAT)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingCurves:
         """Read what `save` wrote.
 
         Raises:
-            FileFormatError: Not a file, not JSON, of another kind or version, or incomplete.
+            FileFormatError: Not a file, not JSON, of another kind or version, damaged or
+                incomplete.
         """
-        return _read(Path(path))
+        data = read_json_file(path, **FORMAT, entries=ENTRIES, way_out=WAY_OUT)
+        try:
+            return cls(**_attributes(data))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FileFormatError(
+                f"{path} has a missing or broken part ({one_line(error)}); {WAY_OUT}."
+            ) from error
 
     def __repr__(self) -> str:
         best = ", ".join(f"{kind} {head}" for kind, head in self.leaders.items())
@@ -213,35 +220,48 @@ def _listed(values: Float[Tensor, "*any"]) -> dict[str, Any]:
     return {"shape": list(values.shape), "numbers": numbers}
 
 
-def _tensor(data: dict[str, Any]) -> Float[Tensor, "*any"]:
-    numbers = [math.nan if x is None else float(x) for x in data["numbers"]]
-    return torch.tensor(numbers).reshape(data["shape"])
+def _attributes(data: dict[str, Any]) -> dict[str, Any]:
+    """Those of curves, from what `save` writes; raises ValueError and the like for what is none."""
+    steps = wholes(data["steps"], "steps").tolist()
+    kinds = all_of(data["kinds"], str, "kinds")
+    if not steps or any(one >= other for one, other in pairwise(steps)):
+        raise ValueError("steps do not rise")
+    if not kinds or len(set(kinds)) < len(kinds):
+        raise ValueError(f"kinds are {kinds!r:.80}")
+    grids = {name: _tensor(data[name], name, dims=4) for name in GRIDS}
+    shapes = {grid.shape for grid in grids.values()}
+    shape = shapes.pop()
+    if shapes or shape[:2] != (len(steps), len(kinds)):
+        raise ValueError("scores, low and high are not of these steps and kinds")
+    curves = {
+        name: _tensor(values, name, dims=2)
+        for name, values in table(data["curves"], dict, "curves").items()
+    }
+    leaders = table(data["leaders"], list, "leaders")
+    if curves.keys() != {*BEHAVIOUR, *kinds} or leaders.keys() != set(kinds):
+        raise ValueError("curves and leaders are not those of these kinds")
+    if any(len(curve) != len(steps) for curve in curves.values()):
+        raise ValueError("a curve has other steps")
+    layers, heads = shape[2:]
+    return {
+        "steps": tuple(steps),
+        "kinds": tuple(kinds),
+        **grids,
+        "curves": curves,
+        "leaders": {kind: _head(place, layers, heads) for kind, place in leaders.items()},
+        "provenance": required(data["provenance"], dict, "provenance"),
+    }
 
 
-def _read(path: Path) -> TrainingCurves:
-    way_out = "write one with TrainingCurves.save"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}); {way_out}.") from error
-    except ValueError as error:
-        raise FileFormatError(f"{path} is not whole JSON ({error}); {way_out}.") from error
-    if not isinstance(data, dict) or {key: data.get(key) for key in FORMAT} != FORMAT:
-        raise FileFormatError(
-            f"{path} does not hold TrainingCurves of version {FORMAT['version']}; {way_out}."
-        )
-    try:
-        return TrainingCurves(
-            steps=tuple(data["steps"]),
-            kinds=tuple(data["kinds"]),
-            scores=_tensor(data["scores"]),
-            low=_tensor(data["low"]),
-            high=_tensor(data["high"]),
-            curves={name: _tensor(values) for name, values in data["curves"].items()},
-            leaders={kind: Head(*place) for kind, place in data["leaders"].items()},
-            provenance=dict(data["provenance"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise FileFormatError(
-            f"{path} has a missing or broken part ({error}); {way_out}."
-        ) from error
+def _tensor(data: Any, what: str, *, dims: int) -> Float[Tensor, ...]:
+    told = required(data, dict, what)
+    shape = wholes(told["shape"], f"shape of {what}", least=1, below=2**31).tolist()
+    flat = numbers(told["numbers"], what, dims=1)
+    if len(shape) != dims or math.prod(shape) != len(flat):
+        raise ValueError(f"{what} has {len(flat):,} numbers for a shape of {shape!r:.80}")
+    return flat.reshape(shape)
+
+
+def _head(place: list[Any], layers: int, heads: int) -> Head:
+    layer, head = place
+    return Head(whole(layer, "layer", below=layers), whole(head, "head", below=heads))

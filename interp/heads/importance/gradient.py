@@ -28,6 +28,7 @@ from interp.engine.sweep import require_ready
 from interp.errors import InterventionError, MetricError, did_you_mean
 from interp.heads.tables import columns, control_columns, head_names
 from interp.models import Model
+from interp.models.quantised import require_gradients
 from interp.plots import head_heatmap
 from interp.progress import track
 from interp.prompts import PromptSet
@@ -151,6 +152,7 @@ def gradient_importance(
     measure, closed = _measure(metric), set(out)
     if method not in RESTS:
         raise InterventionError(f"There is no method {method!r}: {did_you_mean(method, RESTS)}")
+    require_gradients(model, "Gradient importance takes")
     if torch.is_inference_mode_enabled():
         raise InterventionError(
             "Gradients do not exist in torch.inference_mode(); call gradient_importance outside."

@@ -17,8 +17,9 @@ from torch import Tensor
 from interp.activations import capture
 from interp.activations.batches import require_fit
 from interp.display import Displayed
+from interp.engine.clean import CleanRun
 from interp.engine.metrics import kl
-from interp.engine.replay import CleanRun, replay_of
+from interp.engine.replay import replay_of
 from interp.engine.score import LOGITS
 from interp.engine.sources import require_patterns
 from interp.errors import MetricError, PromptError

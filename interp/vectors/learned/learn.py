@@ -24,10 +24,11 @@ from torch import Tensor
 
 from interp.activations.batches import require_fit
 from interp.display import Displayed
+from interp.engine.clean import CleanRun
 from interp.engine.groups import Group, groups
 from interp.engine.head_means import mean_head_outputs
 from interp.engine.memory import largest_group
-from interp.engine.replay import CleanRun, replay_of
+from interp.engine.replay import replay_of
 from interp.errors import UnsupportedModel, VectorError
 from interp.models import Model
 from interp.plots import head_heatmap

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from interp.activations.batches import require_fit
 from interp.engine.anatomy import Part
+from interp.engine.clean import CleanRun
 from interp.engine.gradients import frozen, part_at
 from interp.engine.groups import groups
 from interp.engine.memory import largest_group
-from interp.engine.replay import CleanRun, Replay, replay_of
+from interp.engine.replay import Replay, replay_of
 from interp.models import Model
 from interp.prompts import PromptSet
 from interp.sites import Head, Resid, Site

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from interp import tasks
-from interp.errors import FileFormatError, TaskError
+from interp.errors import FileFormatError, TaskError, one_line
+from interp.json_file import read_json_lines
 from interp.models import Model
 from interp.prompts import PromptSet
-from interp.saved import Saved, register
+from interp.saved import Saved, fitted, register
 from interp.tasks import Task
 from interp.tasks.words import keep_single_tokens
 from interp.vectors.demonstrations import QA, Shown, Template
@@ -21,6 +21,10 @@ from interp.vectors.relation import SHARES, relation
 
 ENOUGH = 8
 """Fewest contrast pairs that can be divided into those to learn, to tune and to judge from."""
+
+
+SHAPE = '{"prompt": ..., "positive": ..., "negative": ...}'
+"""A line of a file."""
 
 
 @register
@@ -134,25 +138,20 @@ def read_contrasts(path: str | Path, *, seed: int = 0) -> Behavior:
         TaskError: Fewer than 8 pairs.
     """
     path = Path(path)
+    lines = read_json_lines(path, way_out=f"each line is {SHAPE}")
+    found = [_parsed(path, *line) for line in lines]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path} cannot be read ({error}); give JSON lines.") from error
-    found = [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    return behavior(path.stem, found, seed=seed)
+        return behavior(path.stem, found, seed=seed)
+    except TaskError as error:
+        raise TaskError(f"{path} is too short: {error}") from error
 
 
-def _parsed(path: Path, number: int, line: str) -> Contrast:
+def _parsed(path: Path, number: int, told: Any) -> Contrast:
     try:
-        told: Any = json.loads(line)
-        values = [told[key] for key in ("prompt", "positive", "negative")]
-        if not all(isinstance(value, str) for value in values):
-            raise ValueError("a value is not text")
-        return Contrast(*values)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return fitted(Contrast, **{name: told[name] for name in ("prompt", "positive", "negative")})
+    except (ValueError, TypeError, LookupError) as error:
         raise FileFormatError(
-            f'Line {number} of {path} is no {{"prompt": ..., "positive": ..., "negative": ...}} '
-            f"({error})."
+            f"Line {number} of {path} is no {SHAPE} ({one_line(error)})."
         ) from error
 
 

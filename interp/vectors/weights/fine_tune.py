@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections.abc import Mapping
@@ -90,7 +89,7 @@ def fine_tune(
     if steps < 1 or rows < 1:
         raise VectorError(f"steps={steps} of rows={rows} train nothing; use 1 or more of each.")
     require_fit(model, prompts)
-    module = copy.deepcopy(model.hf).eval()
+    module = model.own_copy("Fine-tuning").eval()
     tuned = Model(module, model.tokenizer, id=name or f"{model.id} + {prompts.task or 'prompts'}")
     parameters = [each.requires_grad_() for each in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)

@@ -9,7 +9,6 @@ and its vector give back the fine-tuned weights to the bit.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,15 +18,15 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Bool
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from interp.display import Displayed
 from interp.engine.anatomy import anatomy
-from interp.errors import FileFormatError, VectorError
+from interp.errors import VectorError
 from interp.models import Model, load
 from interp.provenance import provenance
+from interp.saved import fitted
+from interp.tensor_file import misfit_of, open_tensor_file, write_tensor_file
 
 FORMAT, VERSION = "interp.WeightVector", "1"
 WAY_OUT = "write one with WeightVector.save"
@@ -132,7 +131,7 @@ class WeightVector(Displayed):
             VectorError: Another base, or a block that it does not have.
         """
         weights = self.weights(model, lam)
-        module = copy.deepcopy(model.hf)
+        module = model.own_copy("A weight vector")
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 parameter.copy_(weights[name])
@@ -160,28 +159,21 @@ class WeightVector(Displayed):
         """Write it as safetensors, one tensor a parameter, with all else in the metadata."""
         told = {"base": self.base, "name": self.name, "provenance": self.provenance}
         metadata = {"format": FORMAT, "version": VERSION, "vector": json.dumps(told)}
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({n: d.contiguous() for n, d in self.deltas.items()}, path, metadata)
-        return path
+        return write_tensor_file(path, self.deltas, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> WeightVector:
         """Read what `save` wrote. Raises FileFormatError for another file, or a damaged one."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-                    raise FileFormatError(
-                        f"{path} does not hold a WeightVector of version {VERSION}; {WAY_OUT}."
-                    )
-                names = file.keys()  # an open file is no mapping
-                deltas = {name: file.get_tensor(name) for name in names}
-                return cls(deltas, **json.loads(metadata["vector"]))
-        except OSError as error:
-            raise FileFormatError(f"{path} cannot be read ({error}); {WAY_OUT}.") from error
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(f"{path} is damaged ({error}); {WAY_OUT}.") from error
+        with open_tensor_file(path, way_out=WAY_OUT) as file:
+            file.require(FORMAT, VERSION)
+            told, deltas = file.told("vector"), file.tensors()
+            for name, delta in deltas.items():
+                if (why := misfit_of(delta)) is not None:
+                    raise file.broken(f"{name!r:.80} {why}")
+            try:
+                return fitted(cls, deltas=deltas, **told)
+            except (LookupError, ValueError, TypeError) as error:
+                raise file.broken(error) from error
 
     def _ordered(self, model: Model) -> list[Tensor]:
         return [self.deltas[name] for name, _ in model.hf.named_parameters()]

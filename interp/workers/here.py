@@ -1,0 +1,39 @@
+"""The engine that is used unless another is asked for: this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from interp.models import Model
+from interp.runs import Chunk
+from interp.workers.work import Answer, Item, Work
+
+
+@dataclass(frozen=True)
+class Here:
+    """One chunk after another, on the model itself."""
+
+    @property
+    def threads(self) -> int:
+        """Those of this process."""
+        return torch.get_num_threads()
+
+    def where(self, model: Model) -> str:
+        """That of the model."""
+        return str(model.device)
+
+    def ask(self, model: Model, question: Callable[[Model], Answer]) -> Answer:
+        """What the model says."""
+        return question(model)
+
+    def compute(
+        self, model: Model, work: Work, items: Iterable[Item]
+    ) -> Iterator[tuple[int, Chunk]]:
+        """The chunk of each item, in order."""
+        compute = None
+        for number, item in items:
+            compute = compute or work.open(model)
+            yield number, compute(item)
