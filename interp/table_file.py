@@ -26,6 +26,7 @@ from interp.json_file import (
     unseal,
     write_json,
 )
+from interp.parquet_footer import footer
 
 FIRST, EACH = 2**20, 32
 """A file may hold this many values, and this many more for each of its bytes. Real ones hold less
@@ -81,8 +82,8 @@ def _parquet(path: Path, columns: str, way_out: str) -> Any:
     """What the JSON twin of a file holds."""
     size = require_file(path, most=LARGEST, way_out=way_out)
     try:
+        _require_real(path, size, way_out)
         with pq.ParquetFile(path) as file:
-            _require_real(path, size, file.metadata, way_out)
             table = file.read()
         told = decode((table.schema.metadata or {}).get(b"interp", b"null"))
         rows = table.to_pydict()
@@ -92,13 +93,12 @@ def _parquet(path: Path, columns: str, way_out: str) -> Any:
     return {**told, columns: plain} if isinstance(told, dict) else told
 
 
-def _require_real(path: Path, size: int, about: Any, way_out: str) -> None:
+def _require_real(path: Path, size: int, way_out: str) -> None:
     """Raise FileFormatError for a file that would take far more memory than its bytes."""
-    groups = [about.row_group(i) for i in range(about.num_row_groups)]
-    parts = [group.column(i) for group in groups for i in range(about.num_columns)]
-    values = max(about.num_rows * about.num_columns, sum(part.num_values for part in parts))
-    unpacked = sum(part.total_uncompressed_size for part in parts)
-    if max(values, unpacked // 8) > FIRST + EACH * size or about.num_rows < 0:
+    rows, parts = footer(path)
+    values = max(rows, sum(part.values for part in parts))
+    unpacked = sum(part.unpacked for part in parts)
+    if max(values, unpacked // 8) > FIRST + EACH * size:
         raise FileFormatError(
             f"{path} has {size:,} bytes and announces {values:,} values in {unpacked:,}; {way_out}."
         )

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import typer
@@ -30,6 +30,7 @@ class Shell(TyperGroup):
     """
 
     def main(self, *args: Any, **given: Any) -> Any:
+        _open_what_is_closed()
         try:
             return super().main(*args, **given)
         finally:
@@ -48,9 +49,10 @@ class Shell(TyperGroup):
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
             message = " ".join(str(error).split())
-            typer.echo(f"Error: {message}", err=True)
-            if as_json:
-                show.print_json({"error": message, "kind": type(error).__name__})
+            with suppress(OSError):  # stderr or stdout itself may be what cannot be written
+                typer.echo(f"Error: {message}", err=True)
+                if as_json:
+                    show.print_json({"error": message, "kind": type(error).__name__})
             raise typer.Exit(1) from error
 
 
@@ -71,10 +73,29 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _open_what_is_closed() -> None:
+    """Let stdin, stdout and stderr that the caller has closed lead nowhere.
+
+    Else the next file that is opened takes the number of one of them, and what is printed ends in
+    that file.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest free number
+        if getattr(sys, name) is None:
+            stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115 - for good
+            setattr(sys, name, stream)
+
+
 def _flush() -> None:
-    """Write what is left, and end quietly if the reader of the pipe has gone."""
+    """Write what is left; end with an error if it can go nowhere.
+
+    Of a disk that is full that was told before; of a pipe whose reader has gone nothing is told.
+    """
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -69,5 +69,7 @@ def halving(ride: Callable[[Sequence[Job]], Tensor], jobs: Sequence[Job]) -> Ten
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that an allocation failed."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether an error says that an allocation failed; oneDNN says it in its own words."""
+    told = str(error)
+    said = any(words in told for words in ("can't allocate memory", "could not create a primitive"))
+    return said or isinstance(error, torch.OutOfMemoryError)

@@ -21,6 +21,7 @@ from interp.atomic import replacing
 from interp.errors import FileFormatError, one_line
 from interp.heads.score import Score
 from interp.json_file import decode, require_file
+from interp.parquet_footer import footer
 
 LARGEST_FILE = 2**30
 LARGEST_HEADER = 2**26
@@ -67,8 +68,9 @@ def read_rows(path: Path, *, way_out: str) -> tuple[dict[str, Tensor], Any]:
     """
     require_file(path, most=LARGEST_FILE, way_out=way_out)
     try:
+        _require_small(path)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _require_small(file)
+            _require_columns(file)
             told = decode((file.schema_arrow.metadata or {}).get(b"interp", b"null"))
             return dict(_kinds(file.read().combine_chunks())), told
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -82,18 +84,20 @@ def digest(values: Float[Tensor, "layer head samples"]) -> str:
     return hashlib.sha256(shape + plain.numpy().tobytes()).hexdigest()
 
 
-def _require_small(file: pq.ParquetFile) -> None:
-    """Raise ValueError unless what is in the file has its columns and fits into the memory."""
-    about = file.metadata
+def _require_small(path: Path) -> None:
+    """Raise ValueError unless what the footer announces fits into the memory."""
+    rows, parts = footer(path)
+    if not 0 < rows <= MOST_ROWS or sum(part.values for part in parts) != rows * len(COLUMNS):
+        raise ValueError(f"it has {rows:,} rows, and whole ones from 1 to {MOST_ROWS:,} are read")
+    for part in parts:
+        if part.codec not in ("SNAPPY", "UNCOMPRESSED"):  # others pack a thousandfold
+            raise ValueError(f"it is packed by {part.codec} and not by SNAPPY")
+
+
+def _require_columns(file: pq.ParquetFile) -> None:
     columns = [(column.name, column.type) for column in file.schema_arrow]
     if columns != list(COLUMNS.items()):
         raise ValueError(f"its columns are {', '.join(name for name, _ in columns)[:200]}")
-    if not 0 < about.num_rows <= MOST_ROWS:
-        raise ValueError(f"it has {about.num_rows:,} rows and 1 to {MOST_ROWS:,} are read")
-    for group in map(about.row_group, range(about.num_row_groups)):
-        for column in map(group.column, range(about.num_columns)):
-            if column.compression not in ("SNAPPY", "UNCOMPRESSED"):  # others pack a thousandfold
-                raise ValueError(f"it is packed by {column.compression} and not by SNAPPY")
 
 
 def _kinds(rows: pa.Table) -> Iterator[tuple[str, Tensor]]:

@@ -92,9 +92,19 @@ class Model:
         """The TransformerBridge over the weights of `hf`, built when first asked for."""
         return build_bridge(self.hf, self.geometry.architecture, self.tokenizer, self.id)
 
-    @cached_property
+    @property
     def weights_hash(self) -> str:
-        """First 16 hex digits of the sha256 over names, shapes and bytes of the weights."""
+        """First 16 hex digits of the sha256 over names, shapes and bytes of the weights.
+
+        It is kept until a tensor is changed in place or replaced; changes through `.data`, which
+        torch does not count, go unseen.
+        """
+        state = tuple(map(_state, [*self.hf.parameters(), *self.hf.buffers()]))
+        if "weights hash" not in self.derived or self.derived["weights hash"][0] != state:
+            self.derived["weights hash"] = (state, self._hashed())
+        return self.derived["weights hash"][1]
+
+    def _hashed(self) -> str:
         digest = hashlib.sha256()
         for name, tensor in weights(self.hf):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -176,6 +186,11 @@ class Model:
             f"Model({self.id!r}, {shape.architecture}, {shape.n_layers} layers x {shape.n_heads} "
             f"heads, d_model {shape.d_model}, {self.dtype}, {self.places})"
         )
+
+
+def _state(tensor: Tensor) -> tuple[int, int]:
+    """What changes with a tensor: itself, and how often it was changed in place."""
+    return id(tensor), 0 if tensor.is_inference() else tensor._version
 
 
 def _plain(config: Any) -> Any:

@@ -61,8 +61,9 @@ def fits(value: Any, hint: Any) -> bool:
     if isinstance(origin, type):
         entries: Any = value
         return isinstance(value, origin) and all(fits(each, inner[0]) for each in entries)
-    if hint is float:  # a whole number may stand for one
-        return isinstance(value, float | int) and not isinstance(value, bool)
+    if hint is float:  # a whole number may stand for one, if one can be as large
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1023
+        return whole or isinstance(value, float)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)

@@ -29,13 +29,21 @@ GLANCE = 1.0
 class Hand:
     """One worker; `ready` when it holds the model. It computes its batches in their order.
 
-    It has `busy` of them, of which those that nobody waits for any more are not in `batches`.
+    It has `busy` of them, of which those that nobody waits for any more are not in `batches`. An
+    item that may have killed a worker is on trial: it is all that a worker has, so that it is
+    known whether it was that item.
     """
 
     actor: Any
     ready: bool = False
     busy: int = 0
     batches: deque[Batch] = field(default_factory=deque)
+    on_trial: bool = False
+
+    def has_room(self, dealer: Dealer) -> bool:
+        """Whether it can take what is dealt next."""
+        alone = self.on_trial or dealer.has_returned
+        return self.ready and self.busy < (1 if alone else AHEAD)
 
 
 class Crew:
@@ -92,14 +100,16 @@ class Crew:
         idle_since = time.monotonic()
         try:
             while True:
-                free = [hand for hand in self._hands if hand.ready and hand.busy < AHEAD]
-                for hand in free:
-                    while hand.busy < AHEAD and (batch := dealer.deal()):
+                for hand in self._hands:
+                    while hand.has_room(dealer):
+                        hand.on_trial = dealer.has_returned
+                        if not (batch := dealer.deal()):
+                            break
                         self._give(hand, method, reference, batch)
                 if any(hand.batches for hand in self._hands):
                     idle_since = time.monotonic()
-                elif free:
-                    return  # nothing was left to deal
+                elif dealer.is_done:
+                    return
                 elif time.monotonic() - idle_since > self._patience:
                     raise self._nobody()
                 answers, _ = self._ray.wait(list(self._asked), timeout=GLANCE)

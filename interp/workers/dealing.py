@@ -31,12 +31,25 @@ class Dealer:
         self._items = iter(items)
         self._returned: deque[Item] = deque()
         self._size = 1
+        self._ended = False
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether the next item is one that was taken back."""
+        return bool(self._returned)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left; known once nothing was dealt."""
+        return self._ended and not self._returned
 
     def deal(self) -> Batch:
-        """The next few items; none when there are no more. What was returned comes alone."""
+        """The next few items; none when there are no more. What was taken back comes alone."""
         if self._returned:
             return [self._returned.popleft()]
-        return list(islice(self._items, self._size))
+        batch = list(islice(self._items, self._size))
+        self._ended = not batch
+        return batch
 
     def took(self, count: int, *, seconds: float) -> None:
         """Learn from a batch of so many items."""

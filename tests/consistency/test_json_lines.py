@@ -34,7 +34,10 @@ def test_labels_are_those_of_a_line_or_all_answers_of_the_file(tmp_path) -> None
         ('{"question": "?", "answer": true}', "line 2 has True for 'answer'"),
         ('{"question": "?", "answer": " "}', "line 2 has ' ' for 'answer'"),
         ('{"question": "?", "answer": "yes", "labels": "yes no"}', "line 2 has the labels"),
-        ('{"question": "?", "answer": "yes", "labels": ["no", "maybe"]}', r"line 2 is no question \(The answer"),
+        (
+            '{"question": "?", "answer": "yes", "labels": ["no", "maybe"]}',
+            r"line 2 is no question \(The answer",
+        ),
     ],
 )
 def test_the_line_that_is_wrong_is_named(tmp_path, second, said) -> None:
@@ -53,7 +56,7 @@ def test_files_without_questions_are_refused(tmp_path) -> None:
     with pytest.raises(FileFormatError, match="holds no questions"):
         read_questions(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(FileFormatError, match="line 1 is not JSON .*utf-8"):
+    with pytest.raises(FileFormatError, match=r"line 1 is not JSON .*utf-8"):
         read_questions(path)
     path.write_text(json.dumps(GOOD), encoding="utf-8")
     with pytest.raises(FileFormatError, match=r"line 1 is no question \(The labels"):

@@ -419,7 +419,7 @@ def test_malformed_files_are_refused(
 def test_headers_of_other_files_are_refused(tmp_path: Path, text: str):
     path = tmp_path / "sweep"
     save_file({"values": torch.zeros(2)}, path, metadata={"interp": text})
-    with pytest.raises(FileFormatError, match="is not a sweep; give a file|is damaged"):
+    with pytest.raises(FileFormatError, match=r"is not a sweep; give a file|is damaged"):
         SweepResult.load(path)
 
 

@@ -42,6 +42,10 @@ ODD: tuple[Any, ...] = (
     *({"__reduce__": ["os.system", "true"]}, [0] * 5_000, {str(i): i for i in range(500)}),
 )
 """What may stand in place of any value in a file."""
+EACH_TYPE: tuple[Any, ...] = (
+    *(None, True, 7, -1, 10**400, 1.5, float("nan"), "", "x", [], [[]], [0.5], {}, {"x": 0}),
+)
+"""A few of them, of every type."""
 PIECES = (
     *(b"", b"\x00", b"\xff", b'"', b"{", b"[", b"}", b"]", b",", b":", b"-", b"1e999", b"NaN"),
     *(b"9" * 40, b"9" * 5_000, b"null", b"-1", b"\\ud800", b"\xed\xa0\x80", b"[" * 200),

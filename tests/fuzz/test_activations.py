@@ -20,7 +20,7 @@ from tests.fuzz.tensors import TENSOR_BOMBS
 
 FILES = ("index.json", "layout.safetensors", "00000.safetensors")
 FUZZ = settings(
-    max_examples=100,
+    max_examples=50,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -23,7 +23,7 @@ from tests.fuzz.model_folders import FAMILIES, read_model, whole
 from tests.fuzz.tensors import TENSOR_BOMBS
 
 FUZZ = settings(
-    max_examples=40,
+    max_examples=25,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -201,7 +201,7 @@ def test_no_other_file_takes_the_place_of_the_weights(
 
 # Sizes
 
-SIZES = (10**12, 2**60, 10**400, -1, True, "12", "x", 1.5, None, [], {})
+SIZES: tuple[Any, ...] = (10**12, 2**60, 10**400, -1, True, "12", "x", 1.5, None, [], {})
 NAMES = {
     "llama": ("num_hidden_layers", "vocab_size", "hidden_size", "num_attention_heads"),
     "gpt2": ("n_layer", "vocab_size", "n_embd", "n_positions"),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 
 from interp.heads.atlas_rows import MOST_ROWS
-from tests.fuzz.hostile import FUZZ, ODD, assert_harmless, assert_refused, changed_json
+from tests.fuzz.hostile import EACH_TYPE, FUZZ, assert_harmless, assert_refused, changed_json
 from tests.fuzz.originals import atlas, read_atlas
 
 
@@ -44,7 +44,7 @@ def test_anything_may_be_told(saved: Path) -> None:
 def test_each_part_may_be_anything(saved: Path, key: str) -> None:
     rows, told = pq.read_table(saved), told_in(saved)
     del told["sha256"]
-    for value in ODD:
+    for value in EACH_TYPE:
         text = json.dumps(told | {key: value})
         pq.write_table(rows.replace_schema_metadata({"interp": text}), saved)
         assert_harmless(read_atlas, saved)
@@ -129,7 +129,16 @@ def test_billions_of_rows_in_few_bytes_are_refused_unread(saved: Path) -> None:
         for _ in range(MOST_ROWS // some + 1):
             writer.write_table(rows)
     assert saved.stat().st_size < 2**21
-    assert_refused(read_atlas, saved, match="rows and 1 to")
+    assert_refused(read_atlas, saved, match="rows, and whole ones from 1 to")
+
+
+def test_sizes_that_do_not_fit_together_do_not_end_the_process(saved: Path) -> None:
+    """Arrow's Python aborts when it is asked about a part with another number of histograms."""
+    whole = saved.read_bytes()
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for at in range(start, start + 150):
+        saved.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        assert_harmless(read_atlas, saved)
 
 
 def test_a_long_name_in_few_bytes_takes_no_great_memory(saved: Path) -> None:

@@ -15,8 +15,8 @@ from interp.results import FORMATS as FORMATS_OF_RESULTS
 from interp.results import load
 from tests.fuzz.hostile import (
     BOMBS,
+    EACH_TYPE,
     FUZZ,
-    ODD,
     assert_harmless,
     assert_refused,
     changed_json,
@@ -73,7 +73,7 @@ def test_each_part_may_be_anything(name: str, tmp_path: Path) -> None:
     whole = json.loads(path.read_text())
     whole.pop("sha256", None)
     for key in whole:
-        for value in ODD:
+        for value in EACH_TYPE:
             path.write_text(json.dumps(whole | {key: value}))
             assert_harmless(kind.read, path)
 

@@ -106,6 +106,15 @@ def test_a_table_whose_cells_would_fill_the_memory_is_refused(tmp_path: Path) ->
     assert_refused(read_behavior, path, match="a column of 'S999999999'")
 
 
+def test_a_whole_number_that_no_float_holds_is_no_scale(tmp_path: Path) -> None:
+    header, data = taken_apart(whole("vector"))
+    told = header["__metadata__"]
+    told["vector"] = told["vector"].replace('"scale": 1.5', f'"scale": {10**400}')
+    path = tmp_path / "long.safetensors"
+    path.write_bytes(signed(header, data))
+    assert_refused(TENSORS["vector"].read, path, match=r"Vector.scale is not what it must be")
+
+
 def test_what_was_read_outlives_its_file(tmp_path: Path) -> None:
     path = vector().save(tmp_path / "v.safetensors")
     read = Vector.load(path)

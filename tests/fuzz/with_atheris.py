@@ -15,6 +15,7 @@ import random
 import sys
 import tempfile
 import warnings
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def mutate(data: bytes, most: int, seed: int) -> bytes:
             break
         key = chance.choice(keys)
         if not isinstance(here[key], dict | list) or chance.random() < 0.3:
-            here[key] = chance.choice(ODD)
+            here[key] = deepcopy(chance.choice(ODD))
             break
         here = here[key]
     return json.dumps(told).encode()[:most]

@@ -104,7 +104,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the nearest is"):
         load_modular().at(123)
     (tmp_path / "history.json").write_text("{")
-    with pytest.raises(FileFormatError, match="no history of a run|is not whole JSON"):
+    with pytest.raises(FileFormatError, match=r"no history of a run|is not whole JSON"):
         load_modular(tmp_path)
     (tmp_path / "history.json").write_text(
         json.dumps({"settings": {"seed": 0}, "log": [{"step": 1}]})

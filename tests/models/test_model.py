@@ -91,3 +91,16 @@ def test_repr_names_the_shape() -> None:
         "Model('Qwen3ForCausalLM', Qwen3ForCausalLM, 2 layers x 4 heads, d_model 32, "
         "torch.float32, cpu)"
     )
+
+
+def test_the_hash_of_weights_follows_a_change_in_place() -> None:
+    model = load("polymath", check=False).untrained()
+    before = model.weights_hash
+    assert model.weights_hash == before
+    with torch.no_grad():
+        next(model.hf.parameters())[0, 0] += 1
+    changed = model.weights_hash
+    assert changed != before
+    with torch.no_grad():
+        next(model.hf.parameters())[0, 0] -= 1
+    assert model.weights_hash != changed

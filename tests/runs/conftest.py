@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -153,6 +154,20 @@ def said(log: Path) -> str:
     """What a child raised."""
     error = Path(f"{log}.error")
     return error.read_text() if error.exists() else ""
+
+
+def told_out_of_memory(log: Path) -> bool:
+    """Whether a child ended with the error of a part of the sweep that does not fit."""
+    return said(log).startswith("ModelError: ")
+
+
+def fell_out_of_memory(ended: int, log: Path) -> bool:
+    """Whether it ended as libraries below the engine do: in their own words, or by a signal.
+
+    Some of them use an allocation without asking whether it was made.
+    """
+    words = ("can't allocate memory", "could not create a primitive", "MemoryError")
+    return ended == -signal.SIGSEGV or any(each in said(log) for each in words)
 
 
 def recorded(folder: Path) -> set[int]:

@@ -23,7 +23,15 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tests.runs.conftest import Moment, Nursery, computed, require_whole, said
+from tests.runs.conftest import (
+    Moment,
+    Nursery,
+    computed,
+    fell_out_of_memory,
+    require_whole,
+    said,
+    told_out_of_memory,
+)
 from tests.runs.nursery import KINDS, Task
 
 PAGE = 4096
@@ -146,8 +154,13 @@ class Soak:
 
     def _memory(self) -> None:
         ended = self._sweep(spare=self.chance.uniform(0, 48))
-        assert ended == 0 or said(self.log).startswith("ModelError: "), said(self.log)
-        self.tally.faults["out of memory"] += 1
+        if ended == 0:
+            self.tally.faults["out of memory: done"] += 1
+        elif told_out_of_memory(self.log):
+            self.tally.faults["out of memory: told"] += 1
+        else:
+            assert fell_out_of_memory(ended, self.log), (ended, said(self.log))
+            self.tally.faults["out of memory: fell"] += 1
 
     def _full_disk(self) -> None:
         disk = os.statvfs(self.nursery.inside(self.disk))

@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -294,19 +295,16 @@ def test_edges_and_paths_keep_runs_too(
     metric: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("interp.engine.memory.CPU_TOKENS", 8)
-    monkeypatch.setattr("interp.engine.sweep.KEPT_BLOCK", 16)
+    monkeypatch.setattr("interp.engine.sweep.KEPT_BLOCK", 2)
     tiny, some = model("gpt2"), paired()
-    for sweep in (engine.patch_edges, engine.patch_paths):
-        senders = {} if sweep is engine.patch_edges else {"senders": None}
-        plain = sweep(tiny, some, **senders, metric=metric, progress=False)
-        folder = tmp_path / sweep.__name__
+    edges = [str(edge) for edge in interp.sites.edges(tiny)][::30]
+    for sweep, rows in ((engine.patch_edges, edges), (engine.patch_paths, None)):
+        ask = partial(sweep, tiny, some, rows, metric=metric, progress=False)
+        plain, folder = ask(), tmp_path / sweep.__name__
         with pytest.raises(KeyboardInterrupt):
-            sweep(
-                tiny, some, **senders, metric=metric, run=folder, engine=Stopping(3), progress=False
-            )
-        before = runs.recorded(folder)
-        assert len(before) == 3
-        assert same_values(sweep(tiny, some, **senders, metric=metric, run=folder), plain)
+            ask(run=folder, engine=Stopping(3))
+        assert len(runs.recorded(folder)) == 3
+        assert same_values(ask(run=folder), plain)
         info = runs.info(folder)
         assert (info.state, info.done) == ("done", info.chunks)
         assert same_values(SweepResult.load(runs.result_of(folder)), plain)

@@ -14,7 +14,15 @@ from interp.engine import memory
 from interp.errors import ModelError
 from interp.models import Model
 from tests.families import tiny, tiny_tokenizer
-from tests.runs.conftest import Nursery, computed, recorded, require_whole, said
+from tests.runs.conftest import (
+    Nursery,
+    computed,
+    fell_out_of_memory,
+    recorded,
+    require_whole,
+    said,
+    told_out_of_memory,
+)
 from tests.runs.nursery import KINDS
 
 
@@ -31,11 +39,13 @@ def test_where_memory_runs_out_batches_are_halved_and_no_bit_changes(
     halved = 0
     for spare in (40.0, 32.0, 28.0, 24.0):
         folder, log = tmp_path / f"run {spare}", tmp_path / f"log {spare}"
-        if nursery.sweep(folder, log, kind="wide", spare=spare) == 0:
+        ended = nursery.sweep(folder, log, kind="wide", spare=spare)
+        if ended == 0:
             halved += failures(log) > 0
             require_whole(folder, nursery.whole("wide"))
         else:
-            assert said(log).startswith("ModelError: "), said(log)
+            assert told_out_of_memory(log) or fell_out_of_memory(ended, log), said(log)
+            assert runs.verify(folder) == []
     assert halved > 0
 
 

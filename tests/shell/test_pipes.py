@@ -96,3 +96,19 @@ def test_a_sweep_whose_stderr_is_closed_does_its_work(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert len(json.loads(out)["top"]) == 6
     require_done(tmp_path / "run")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_under_stdout_is_one_line(done: Path, options: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        process = start("runs", "show", done, *options, stdout=full)
+        assert read(process) == (b"", "Error: [Errno 28] No space left on device\n")
+    assert process.returncode == 1
+    require_done(done)
+
+
+def test_a_command_with_nowhere_to_print_ends_well(done: Path) -> None:
+    process = start("runs", "show", done, preexec_fn=lambda: os.closerange(0, 3))
+    assert read(process) == (b"", "")
+    assert process.returncode == 0
+    require_done(done)

@@ -289,9 +289,9 @@ def test_what_is_no_behavior_is_refused(polymath: Model, tmp_path: Path):
         with pytest.raises(FileFormatError, match=r"(?i)line 2 .*is no"):
             read_contrasts(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(FileFormatError, match="cannot be read|is not JSON"):
+    with pytest.raises(FileFormatError, match=r"cannot be read|is not JSON"):
         read_contrasts(path)
-    with pytest.raises(FileFormatError, match="cannot be read|is not JSON"):
+    with pytest.raises(FileFormatError, match=r"cannot be read|is not JSON"):
         read_contrasts(tmp_path / "none.jsonl")
 
 
