@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-BLOCK = 2**16
+BLOCK = 2**14
 """Interventions that are looked at together when a sweep is cut up: what bounds its memory."""
 
 

@@ -124,7 +124,7 @@ class Set(Operation):
     name = "set"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Edit:
     """One operation at one site, at all positions or at one position or role."""
 
@@ -141,7 +141,7 @@ class Edit:
         return self.site if self.position is None else At(self.site, self.position)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Intervention:
     """Edits that are made together in one run of the model."""
 

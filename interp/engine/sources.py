@@ -117,6 +117,8 @@ class Opened:
         self.tokens = {operation: group.cut(tokens) for operation, tokens in sources.tokens.items()}
         self.runs: dict[Operation, CleanRun] = {}
         self.patterns: dict[Operation, Patterns] = {}
+        self.firsts: dict[tuple[str | int | None, Operation | None], int | None] = {}
+        self.columns: dict[tuple[str | int, torch.device], Tensor] = {}
 
     def close(self) -> None:
         """Let go of the activations."""
@@ -139,13 +141,28 @@ class Opened:
         changes: dict[tuple[int, str], list[Change]] = {}
         starts = []
         for edit in intervention.edits:
-            touched = self._touched(edit)
-            if not touched.any():
+            first = self._first(edit)
+            if first is None:
                 continue
-            starts.append(int(touched.any(dim=0).int().argmax()))
+            starts.append(first)
             change = self.change(edit)
             changes.setdefault((change.layer, change.kind), []).append(change)
         return Job(index, changes, min(starts), len(self.group)) if changes else None
+
+    def _first(self, edit: Edit) -> int | None:
+        """The first column that an edit can change, found once for all edits at its position."""
+        source = edit.operation if edit.operation in self.tokens else None
+        if (edit.position, source) not in self.firsts:
+            touched = self._touched(edit).any(dim=0)
+            first = int(touched.int().argmax()) if touched.any() else None
+            self.firsts[edit.position, source] = first
+        return self.firsts[edit.position, source]
+
+    def _columns(self, position: str | int, device: torch.device) -> Bool[Tensor, "prompts pos"]:
+        """Where a position is, on a device; many edits share it."""
+        if (position, device) not in self.columns:
+            self.columns[position, device] = self.group.where(position).to(device)
+        return self.columns[position, device]
 
     def _touched(self, edit: Edit) -> Bool[Tensor, "prompts pos"]:
         """Where an edit can make a difference: not before the source's tokens do."""
@@ -167,9 +184,9 @@ class Opened:
         kind = kind_of(site)
         part = self.sources.replay.body.part(site)
         action, value = self._action(edit)
-        columns = None if edit.position is None else self.group.where(edit.position)
-        if columns is not None:
-            columns = columns.to(self.sources.replay.devices[site.layer])
+        columns = None
+        if edit.position is not None:
+            columns = self._columns(edit.position, self.sources.replay.devices[site.layer])
         return Change(
             layer=site.layer,
             kind=kind,

@@ -99,20 +99,20 @@ def virtual_memory() -> int:
 
 def serve() -> None:
     """Answer until the questions end."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     answers, memory = os.fdopen(os.dup(1), "w"), int(os.environ["FUZZ_MEMORY"])
     os.dup2(2, 1)  # what a library prints is no answer
     watch: Watch | None = None
     for line in sys.stdin:
         request = json.loads(line)
         if "import" in request:
-            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
             found(request["import"])
             answer: dict[str, Any] = {}
         else:
             watch = watch or Watch()
             watch.imported |= {name.partition(".")[0] for name in sys.modules}
-            limit = (virtual_memory() + memory, resource.RLIM_INFINITY)
-            resource.setrlimit(resource.RLIMIT_AS, limit)
+            resource.setrlimit(resource.RLIMIT_AS, (virtual_memory() + memory, hard))
             with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
                 watch.touched, watch.path = [], os.path.realpath(request["path"])
