@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -111,19 +111,15 @@ class Replay:
         stream, keys, values = (Layers(home, on_host=on_host) for _ in range(3))
         parts = {kind: Layers(home, on_host=on_host) for kind in names}
         recorder = Recorder(self.n_layers, keys, values)
-
-        def append(kept: Layers) -> Callable[[Tensor], None]:
-            # a copy, since blocks may add to an activation in place, as Falcon does
-            return lambda activation: kept.append(activation.clone().view(*tokens.shape, -1))
-
+        append = partial(_append, tokens.shape)
         with ExitStack() as hooks:
             for block in self.body.blocks:
-                hooks.enter_context(block.parts["resid_pre"].hook(append(stream)))
+                hooks.enter_context(block.parts["resid_pre"].hook(partial(append, stream)))
                 for kind, kept in parts.items():
                     if kind in block.parts:
-                        hooks.enter_context(block.parts[kind].hook(append(kept)))
+                        hooks.enter_context(block.parts[kind].hook(partial(append, kept)))
             last = self.body.blocks[-1].parts["resid_post"]
-            hooks.enter_context(last.hook(append(stream)))
+            hooks.enter_context(last.hook(partial(append, stream)))
             hooks.enter_context(replaced({self.body.unembed: lambda x: x[..., :1]}))
             self.call(tokens, recorder if self.cached else None)
         return CleanRun(tokens, self.devices, stream, keys, values, parts)
@@ -367,6 +363,11 @@ class Replay:
         sums = close(self.after_attention(layer, run.parts["z"][layer]), attended)
         sums = sums and close(middle + self._added(run, layer), after)
         return sums and (self.body.parallel or close(self.tail(run, layer, middle, 0), after))
+
+
+def _append(shape: torch.Size, kept: Layers, activation: Tensor) -> None:
+    # a copy, since blocks may add to an activation in place, as Falcon does
+    kept.append(activation.clone().view(*shape, -1))
 
 
 def close(found: Tensor, expected: Tensor) -> bool:

@@ -126,8 +126,10 @@ def run_subgraphs(
     ends = torch.empty(1 + len(wanted), len(prompts), model.geometry.d_model)
     ends = ends.to(model.device, model.dtype)
     computed = kept_and_computed(engine, model, work, enumerate(batches), run)
-    steps = track(batches, "Running circuits", shown=progress)
-    for _, (number, chunk) in zip(steps, computed, strict=True):
+    # the bar has no name here, so that it goes away before an error is told
+    for _, (number, chunk) in zip(
+        track(batches, "Running circuits", shown=progress), computed, strict=True
+    ):
         _put(ends, number, chunk, batches=batches, groups=some, run=run)
     if not close(ends[1], ends[0]):
         raise InterventionError(

@@ -46,17 +46,20 @@ class Table:
     ) -> None:
         """Put in a chunk for every batch, and then what follows from them for the rows `asked`.
 
-        Raises MetricError for NaN: at once in a run that nothing is changed in, else at the end;
-        RunError for a chunk of `run` that no sweep has written.
+        Raises MetricError for NaN, RunError for a chunk of `run` that no sweep has written.
         """
-        steps = track(range(len(batches)), "Sweeping", shown=progress)
-        for _, (number, chunk) in zip(steps, chunks, strict=True):
+        steps = range(len(batches))
+        # the bar has no name here, so that it goes away before an error is told
+        for _, (number, chunk) in zip(
+            track(steps, "Sweeping", shown=progress), chunks, strict=True
+        ):
             batch = batches[number]
             rows = self._rows(batch.group, groups)
             require_shapes(number, chunk, self._shapes(len(batch.sites), len(rows)), run)
             if len(batch.sites):
                 sites = batch.sites.to(self.found.device)
                 self.found[sites[:, None], rows] = chunk["values"].to(self.found)
+                measure.checked(chunk["values"])
             else:
                 self.start[rows] = measure.checked(chunk["start"]).to(self.start)
                 if self.other is not None:
@@ -65,7 +68,6 @@ class Table:
             rows = self._rows(group, groups)
             void = asked[~torch.isin(asked, done)].to(self.found.device)
             self.found[void[:, None], rows] = self.start[rows]  # they change nothing there
-            measure.checked(self.found[asked.to(self.found.device)[:, None], rows])
 
     def _shapes(self, sites: int, prompts: int) -> dict[str, tuple[int, ...]]:
         """What the chunk of a batch holds."""

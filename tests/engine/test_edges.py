@@ -388,7 +388,7 @@ def test_single_precision_agrees_with_double(family: str):
 @pytest.mark.parametrize("family", ["gpt2", "gpt-neox", "olmo2"])
 def test_less_memory_gives_the_same(family: str, tokens: int, monkeypatch: pytest.MonkeyPatch):
     whole = patch_edges(double(family), pairs())
-    monkeypatch.setattr(edges, "train_tokens", lambda replay: tokens)
+    monkeypatch.setattr("interp.engine.stored.train_tokens", lambda replay: tokens)
     parts = patch_edges(double(family), pairs())
     torch.testing.assert_close(parts.values, whole.values, **tolerance(family))
 
@@ -449,7 +449,7 @@ def test_a_metric_of_the_user_sees_all_prompts_at_once(monkeypatch: pytest.Monke
 
 def test_what_was_finished_survives_an_interrupt(monkeypatch: pytest.MonkeyPatch):
     whole = patch_edges(double("gpt2"), pairs())
-    monkeypatch.setattr(edges, "train_tokens", lambda replay: 100)
+    monkeypatch.setattr("interp.engine.stored.train_tokens", lambda replay: 100)
     ride, rides = edges.Train.ride, []
 
     def interrupted(self, jobs):

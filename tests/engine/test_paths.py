@@ -185,7 +185,7 @@ def test_denoising_is_noising_of_the_swapped_prompts():
 def test_less_memory_gives_the_same(tokens: int, receivers, monkeypatch: pytest.MonkeyPatch):
     senders = reaching("gpt2", [parse(each) for each in receivers or ()])
     whole = patch_paths(double("gpt2"), pairs(), senders, receivers)
-    monkeypatch.setattr(paths, "train_tokens", lambda replay: tokens)
+    monkeypatch.setattr("interp.engine.stored.train_tokens", lambda replay: tokens)
     parts = patch_paths(double("gpt2"), pairs(), senders, receivers)
     torch.testing.assert_close(parts.values, whole.values)
 

@@ -198,7 +198,7 @@ def test_rounds_of_a_sweep_leave_what_earlier_rounds_found() -> None:
         sweep.compute_some(progress=False, sites=torch.tensor([0]))
     assert torch.equal(sweep.table.found[[2, 5]], before)
     assert not before.isnan().any()
-    assert not torch.equal(before[0], sweep.start)
+    assert not torch.equal(before[0], sweep.table.start)
     assert sweep.table.found[[1, 3, 4, 6, 7]].isnan().all()
 
 

@@ -223,4 +223,4 @@ def test_the_tokens_before_the_first_difference_are_not_patched(monkeypatch: pyt
 
     monkeypatch.setattr("interp.engine.sources.Opened.job", seen)
     engine.run(some, prompts, [Intervention.at(Head(0, 1), Patch())], progress=False)
-    assert starts == [3]
+    assert set(starts) == {3}

@@ -31,7 +31,7 @@ def random_gpt2() -> Model:
     config = GPT2Config(
         vocab_size=len(tokenizer), n_embd=48, n_layer=12, n_head=12, n_positions=256, **ends
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return load(GPT2LMHeadModel(config), tokenizer, check=False)
 

@@ -76,7 +76,7 @@ def test_a_disk_that_is_full_again_and_again_loses_nothing(
         if ended:
             assert ended == 1, said(log)
             refused[which(log)] += 1
-            pages += chance.randrange(1, 16)
+            pages += chance.randrange(1, 8)
             room(nursery, disk, pages)
         assert known.isdisjoint(computed(log))
         assert known <= set(nursery.look(run)["recorded"])

@@ -26,7 +26,8 @@ def test_50_kills_of_one_sweep_lose_repeat_and_change_nothing(
         known = recorded(folder)
         chunks = 0 if kill % 3 == 0 else moments.randrange(1, 5)  # a third while it starts
         moment = (chunks, moments.uniform(0, 0.03), signal.SIGKILL)
-        assert nursery.sweep(folder, log, [moment], kind=kind) == -signal.SIGKILL
+        ended = nursery.sweep(folder, log, [moment], kind=kind, pace=0.02)
+        assert ended == -signal.SIGKILL
         again = known.intersection(computed(log))
         assert not again, f"computed though they were recorded: {again}"
         assert known <= recorded(folder)

@@ -55,7 +55,6 @@ def test_a_model_is_found_by_name_only_if_it_is_the_same(tmp_path: Path) -> None
     assert (found.weights_hash, found.id) == (model.weights_hash, "polymath")
     with torch.no_grad():
         next(model.hf.parameters())[0] += 1
-    del model.weights_hash
     assert Source.of(model).by_name("cpu") is None
 
 

@@ -62,7 +62,7 @@ def test_ctrl_c_ends_it_at_once_and_keeps_what_came(tmp_path: Path) -> None:
     assert any("raylet" in each.name() for each in family)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to every process
     start = time.monotonic()
-    out, told = process.communicate(timeout=30)
+    out, told = process.communicate(timeout=120)
     assert told.splitlines()[-1] == "KeyboardInterrupt"
     assert set(came) | {int(line) for line in out.splitlines()} <= runs.recorded(tmp_path)
     _, alive = psutil.wait_procs(family, timeout=15)
