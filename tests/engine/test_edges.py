@@ -449,12 +449,12 @@ def test_a_metric_of_the_user_sees_all_prompts_at_once(monkeypatch: pytest.Monke
 
 def test_what_was_finished_survives_an_interrupt(monkeypatch: pytest.MonkeyPatch):
     whole = patch_edges(double("gpt2"), pairs())
-    monkeypatch.setattr("interp.engine.stored.train_tokens", lambda replay: 100)
+    monkeypatch.setattr("interp.engine.stored.train_tokens", lambda replay: 20)
     ride, rides = edges.Train.ride, []
 
     def interrupted(self, jobs):
         rides.append(len(jobs))
-        if len(rides) == 4:
+        if len(rides) == 40:
             raise KeyboardInterrupt
         return ride(self, jobs)
 
