@@ -45,7 +45,7 @@ def require_memory_of_all(
 
     `most` is the memory that each may take, by the number of a GPU or by name, such as "10GB".
     """
-    from accelerate.utils import convert_file_size_to_int  # type: ignore[import-untyped]
+    from accelerate.utils import convert_file_size_to_int
 
     if most is None:
         free = {str(device): free_bytes(device) for device in devices}

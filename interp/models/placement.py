@@ -78,7 +78,7 @@ def release_movers(module: nn.Module) -> None:
 
 def bring_inputs(module: nn.Module, device: torch.device) -> None:
     """Take what a module is given to a device, whatever becomes of its own forward."""
-    from accelerate.utils import send_to_device  # type: ignore[import-untyped]
+    from accelerate.utils import send_to_device
 
     def bring(_: nn.Module, args: Any, kwargs: Any) -> Any:
         return send_to_device(args, device), send_to_device(kwargs, device)
@@ -91,7 +91,7 @@ def spread_alike(module: nn.Module, like: Any) -> nn.Module:
 
     Raises ModelError where that one keeps weights on disk.
     """
-    from accelerate import dispatch_model  # type: ignore[import-untyped]
+    from accelerate import dispatch_model
 
     places = getattr(like, "hf_device_map", {})
     if not places or "disk" in places.values():
