@@ -5,10 +5,13 @@
 Workers: one sweep on one and on two of them, in this process (`Devices`) and on a Ray cluster of
 this machine, each computing with one thread. The first sweep on an engine, which loads the model,
 is not timed.
-Store: the same sweep with a run and without one, in turns; the median of the ratios counts.
+Store: the part of a sweep's time that passes in the methods of its run, with one thread; and the
+ratio of the same sweep with a run and without one, in turns, and in the other order each time. On a
+machine that is shared the ratio swings by far more than the store costs: its 95% interval, from
+resampling the turns, says by how much.
 Memory: peak resident set of a fresh process after sweeps of 10,000 to 1,000,000 interventions on 4
 prompts, and of 100 to 10,000 prompts with all heads, beyond that of a sweep of all heads on 4; and
-how much of it the values themselves are.
+how much of it is what the sweep is given, and the values themselves.
 --save writes benchmarks/results/scale-cpu.json.
 """
 
@@ -23,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "scale-cpu.json"
 PARTS = ("workers", "store", "memory")
 INTERVENTIONS = (10_000, 100_000, 1_000_000)
 PROMPTS = (100, 1_000, 10_000)
-TURNS = 5
+TURNS = 9
 TASK = "ioi"
 
 
@@ -83,33 +87,60 @@ def workers() -> dict[str, Any]:
 
 def store() -> dict[str, Any]:
     """How much longer a sweep takes when it is kept as it comes."""
-    from interp.engine import Mean, everywhere, run
+    import numpy
+    import torch
 
-    model, some = loaded(128)
-    made = everywhere([*neurons(model, 1), *neurons(model, 2)], Mean())
+    from interp.engine import Mean, everywhere, run
+    from interp.runs import Run
+
+    torch.set_num_threads(1)
+    model, some = loaded(64)
+    made = everywhere(neurons(model, 2), Mean())
     sweep = partial(run, model, some, made, progress=False)
     sweep()
     plain, kept, sizes = [], [], []
+    spent = time_methods(Run, ("__init__", "settle", "keep", "finish", "__exit__"))
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(TURNS):
-            start = time.perf_counter()
-            sweep()
-            middle = time.perf_counter()
-            sweep(run=Path(folder) / str(turn))
-            kept.append(time.perf_counter() - middle)
-            plain.append(middle - start)
-            files = (Path(folder) / str(turn)).rglob("*")
-            sizes.append(sum(file.stat().st_size for file in files if file.is_file()))
-    ratios = [after / before for before, after in zip(plain, kept, strict=True)]
+            place = Path(folder) / str(turn)
+            both = [(plain, sweep), (kept, partial(sweep, run=place))]
+            for seconds, swept in both if turn % 2 else both[::-1]:
+                start = time.perf_counter()
+                swept()
+                seconds.append(time.perf_counter() - start)
+            sizes.append(sum(file.stat().st_size for file in place.rglob("*") if file.is_file()))
+    ratios = numpy.divide(kept, plain)
+    drawn = numpy.random.default_rng(0).choice(ratios, (10_000, TURNS))
     return {
         "interventions": len(made),
         "prompts": len(some),
         "seconds": statistics.median(plain),
         "seconds_kept": statistics.median(kept),
-        "overhead": statistics.median(ratios) - 1,
-        "overheads": [ratio - 1 for ratio in ratios],
+        "share_in_the_store": sum(spent) / sum(kept),
+        "ratio": numpy.median(ratios),
+        "ratio_interval": numpy.quantile(numpy.median(drawn, axis=1), [0.025, 0.975]).tolist(),
+        "turns": TURNS,
         "bytes_a_value": statistics.median(sizes) / (len(made) * len(some)),
     }
+
+
+def time_methods(of: type, names: Sequence[str]) -> list[float]:
+    """Seconds of every call of these methods from now on, in a list that grows."""
+    spent: list[float] = []
+
+    def timed(method: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return method(*args, **options)
+            finally:
+                spent.append(time.perf_counter() - start)
+
+        return call
+
+    for name in names:
+        setattr(of, name, timed(getattr(of, name)))
+    return spent
 
 
 def memory() -> dict[str, Any]:
@@ -137,6 +168,7 @@ def peak(kind: str, count: int) -> dict[str, float]:
     before = _peak_mb()
     some = task.sample(model, n=count, seed=0, split="all") if kind == "prompts" else small
     made = heads if kind == "prompts" else scaled_neurons(model, count)
+    given = _peak_mb()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         found = run(model, some, made, run=Path(folder) / "run", progress=False)
@@ -144,6 +176,7 @@ def peak(kind: str, count: int) -> dict[str, float]:
     return {
         "seconds": seconds,
         "peak_mb": _peak_mb() - before,
+        "given_mb": given - before,
         "values_mb": found.values.nbytes / 2**20,
         "interventions": len(made),
         "prompts": len(some),

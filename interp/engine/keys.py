@@ -28,23 +28,6 @@ class KeyValues(Cache):
         super().__init__(layers=[_Layer(start, answer) for _ in range(n_layers)])
 
 
-class Recorder(Cache):
-    """A cache that stands at column 0 and puts keys and values of every layer, as they come, into
-    two sequences.
-    """
-
-    def __init__(
-        self, n_layers: int, keys: MutableSequence[Tensor], values: MutableSequence[Tensor]
-    ) -> None:
-        self.kept = keys, values
-        super().__init__(layers=[_Layer(0, self._keep) for _ in range(n_layers)])
-
-    def _keep(self, keys: Tensor, values: Tensor) -> Pair:
-        for kept, new in zip(self.kept, (keys, values), strict=True):
-            kept.append(new)
-        return keys, values
-
-
 class _Layer(CacheLayerMixin):
     is_sliding = False
 
@@ -88,6 +71,17 @@ def prepend(
     joined.unflatten(0, (-1, len(clean)))[..., :start, :] = clean[:, :, :start]
     joined[..., start:, :] = new
     return joined
+
+
+def recording(kept: tuple[MutableSequence[Tensor], MutableSequence[Tensor]]) -> Answer:
+    """An answer that leaves keys and values as they are, and puts them into two sequences."""
+
+    def record(keys: Tensor, values: Tensor) -> Pair:
+        kept[0].append(keys)
+        kept[1].append(values)
+        return keys, values
+
+    return record
 
 
 def answering(pair: Pair) -> Answer:

@@ -19,6 +19,8 @@ KEPT = 0.25
 """Share of the free memory that the clean runs of a group may take."""
 RUNNING = 0.5
 """Share of the free memory that a train may take."""
+WIDE = 8
+"""Full trains that one intervention on a group may fill: more take memory and save no time."""
 
 
 def bytes_per_token(replay: Replay) -> int:
@@ -35,18 +37,26 @@ def bytes_kept(replay: Replay) -> int:
 
 
 def largest_group(replay: Replay, prompts: PromptSet) -> int:
-    """Prompts whose clean and source runs fit; at least one, whose runs may be kept on the host."""
+    """Prompts whose clean and source runs fit, and no more than are worth running at once.
+
+    At least one, whose runs may be kept on the host.
+    """
     length = int(prompts.mask.sum(dim=-1).max())
     kept = 2 * length * bytes_kept(replay)
-    return max(1, int(KEPT * room(replay.devices) / kept))
+    fit = int(KEPT * room(replay.devices) / kept)
+    return max(1, min(fit, WIDE * full_train(replay) // length))
 
 
 def train_tokens(replay: Replay) -> int:
     """Tokens that ride at once."""
+    free = min(free_bytes(device) for device in {replay.model.device, *replay.devices})
+    return min(full_train(replay), int(RUNNING * free / bytes_per_token(replay)))
+
+
+def full_train(replay: Replay) -> int:
+    """Tokens that keep the model's devices busy."""
     devices = {replay.model.device, *replay.devices}
-    most = GPU_TOKENS if any(each.type == "cuda" for each in devices) else CPU_TOKENS
-    free = min(free_bytes(device) for device in devices)
-    return min(most, int(RUNNING * free / bytes_per_token(replay)))
+    return GPU_TOKENS if any(each.type == "cuda" for each in devices) else CPU_TOKENS
 
 
 def halving(ride: Callable[[Sequence[Job]], Tensor], jobs: Sequence[Job]) -> Tensor:

@@ -25,10 +25,10 @@ from interp.engine.keys import (
     KeysComputed,
     KeyValues,
     Pair,
-    Recorder,
     answering,
     behind,
     prepend,
+    recording,
     stopping,
 )
 from interp.models import Model
@@ -110,7 +110,7 @@ class Replay:
         on_host = outgrows(self.devices, tokens.numel() * self._bytes_kept(names))
         stream, keys, values = (Layers(home, on_host=on_host) for _ in range(3))
         parts = {kind: Layers(home, on_host=on_host) for kind in names}
-        recorder = Recorder(self.n_layers, keys, values)
+        recorder = KeyValues(self.n_layers, 0, recording((keys, values)))
         append = partial(_append, tokens.shape)
         with ExitStack() as hooks:
             for block in self.body.blocks:

@@ -12,6 +12,7 @@ from interp import load
 from interp.engine import Intervention, Patch, Zero, clean, everywhere, patch_edges, replay, run
 from interp.engine.clean import Layers, room
 from interp.engine.memory import largest_group, train_tokens
+from interp.engine.plan import CPU_TOKENS
 from interp.engine.replay import replay_of
 from interp.models import Model
 from interp.prompts import PromptSet
@@ -120,6 +121,11 @@ def test_trains_are_as_long_as_the_fullest_device_allows(monkeypatch: pytest.Mon
         few = train_tokens(made)
         free["pretend:1"] = 10**9
         assert few < train_tokens(made)
+
+
+def test_a_group_is_no_larger_than_is_fast() -> None:
+    made = replay_of(load(tiny("gpt2"), tiny_tokenizer(), check=False))
+    assert largest_group(made, pairs(2, 10)) * 10 == pytest.approx(8 * CPU_TOKENS, rel=0.01)
 
 
 def test_layers_are_a_sequence() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -19,6 +22,20 @@ def test_every_family_is_replayed_by_the_fastest_road(family: str) -> None:
     assert replay.splits
     assert replay.cached == (family not in UNCACHED)
     assert replay.body.parallel == (family in PARALLEL)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_clean_run_is_let_go_without_the_collector(family: str) -> None:
+    replay = replay_of(model(family))
+    run = replay.clean(replay.sample(), ["z"] if replay.has("z") else [])
+    replay.block(run, 0, run.stream[0], 0)
+    held = [weakref.ref(each) for each in (run, run.stream[0], *run.keys[:1], *run.values[:1])]
+    gc.disable()
+    try:
+        del run
+        assert [each() for each in held] == [None] * len(held)
+    finally:
+        gc.enable()
 
 
 def test_a_replay_is_made_once_and_again_when_the_weights_move() -> None:
