@@ -351,6 +351,10 @@ print(explain(model, prompts, everywhere(interp.sites.heads(model), Mean()), lik
 
 
 def _growth() -> Iterator[str]:
+    measured = json.loads((RESULTS / "scale-cpu.json").read_text(encoding="utf-8"))
+    store, grown = measured["store"], measured["memory"]
+    most, longest = (max(grown[kind], key=int) for kind in ("interventions", "prompts"))
+    many, long = grown["interventions"][most], grown["prompts"][longest]
     yield "## What grows with what"
     yield points(
         "**Time** grows with prompts, tokens, interventions and parameters. About half of a loop's "
@@ -358,12 +362,17 @@ def _growth() -> Iterator[str]:
         "layer of a change; more where they begin late in the prompt.",
         "**Heads** grow with depth x width, **edges** with the square of that: patching all of "
         "them exactly is for models up to 8B, and for edges that EAP-IG has picked.",
-        "**Results** take 4 bytes for each intervention and prompt, in memory and in a run; "
-        "those of EAP-IG 8 bytes.",
+        "**Results** take 4 bytes for each intervention and prompt; those of EAP-IG 8 bytes. A "
+        "run holds them twice, as chunks and whole.",
+        f"**Interventions** take memory as Python objects: {int(most):,} of them on "
+        f"{many['prompts']} prompts {many['given_mb']:.0f} MB before the sweep, and with it at "
+        f"most {many['peak_mb']:.0f} MB.",
         "**Other memory** does not grow with either: interventions ride in trains, prompts run in "
-        "groups.",
-        "**A run** writes to disk what is finished, chunk by chunk; `benchmarks/scale.py` measures "
-        "which share of a sweep that takes.",
+        f"groups. {int(longest):,} prompts with all {long['interventions']} heads of polymath took "
+        f"at most {long['peak_mb']:.0f} MB. Both are beyond what a sweep of 4 prompts had taken "
+        "(`benchmarks/scale.py`, on a CPU).",
+        f"**A run** writes to disk what is finished, chunk by chunk. That took "
+        f"{store['share_in_the_store']:.1%} of the time of a sweep there.",
     )
 
 
