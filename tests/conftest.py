@@ -1,12 +1,16 @@
-"""Set-up of the whole suite: offline, every core used once, random tests repeatable."""
+"""Set-up of the whole suite: offline, every core used once, random tests repeatable, every shape
+that an annotation names checked at run time.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
 CI = "CI" in os.environ
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -29,6 +33,15 @@ else:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).parents[1]
+SHAPED = [
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in (ROOT / "interp").rglob("*.py")
+    if "from jaxtyping import" in file.read_text(encoding="utf-8")
+]
+# before the first import of interp; modules without shapes have plain types, which mypy checks
+install_import_hook(SHAPED, "beartype.beartype")
 
 settings.register_profile("interp", deadline=None, derandomize=CI)
 settings.load_profile("interp")

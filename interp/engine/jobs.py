@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -145,37 +146,45 @@ def hooked(
     shape = stream.shape[:2]
     here = {kind for job in jobs for at, kind in job.changes if at == layer} & {*kinds}
 
-    def shaped(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        # OPT's MLP sees all tokens in one row
-        return lambda x: function(x.reshape(*shape, -1)).reshape(x.shape)
-
-    def edit(kind: str) -> Callable[[Tensor], Tensor]:
-        return shaped(lambda x: changed(jobs, layer, kind, x, start))
-
-    def attend(z: Tensor) -> Tensor:
-        if values is None:
-            return changed(jobs, layer, "z", z, start)
-        z = values.attend(z, start)
-        z = changed(jobs, layer, "pattern", z, start, values.all)
-        return changed(jobs, layer, "z", z, start)
-
-    def add(attended: Tensor) -> Tensor:
-        attended = changed(jobs, layer, "attn_out", attended, start)
-        if "resid_mid" not in here:
-            return attended
-        return changed(jobs, layer, "resid_mid", stream + attended, start) - stream
-
     with ExitStack() as hooks:
         for kind in ("q", "k", "v", "neurons", "mlp_out"):
             if kind in here:
-                hooks.enter_context(parts[kind].hook(edit(kind)))
+                edit = partial(changed, jobs, layer, kind, start=start)
+                hooks.enter_context(parts[kind].hook(partial(_in_rows, shape, edit)))
         if values is not None and not values.complete:
             hooks.enter_context(parts["v"].hook(values.keep))
         if "z" in here or values is not None:
-            hooks.enter_context(parts["z"].hook(shaped(attend)))
+            attend = partial(_attended, jobs, layer, start, values)
+            hooks.enter_context(parts["z"].hook(partial(_in_rows, shape, attend)))
         if here & {"attn_out", "resid_mid"}:
-            hooks.enter_context(parts["attn_out"].hook(shaped(add)))
+            add = partial(_added, jobs, layer, start, stream if "resid_mid" in here else None)
+            hooks.enter_context(parts["attn_out"].hook(partial(_in_rows, shape, add)))
         yield
+
+
+def _in_rows(shape: torch.Size, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    # OPT's MLP sees all tokens in one row
+    return function(x.reshape(*shape, -1)).reshape(x.shape)
+
+
+def _attended(
+    jobs: Sequence[Job], layer: int, start: int, values: Values | None, z: Tensor
+) -> Tensor:
+    """The outputs of all heads, with what is changed in the patterns and in them."""
+    if values is not None:
+        z = values.attend(z, start)
+        z = changed(jobs, layer, "pattern", z, start, values.all)
+    return changed(jobs, layer, "z", z, start)
+
+
+def _added(
+    jobs: Sequence[Job], layer: int, start: int, stream: Tensor | None, attended: Tensor
+) -> Tensor:
+    """What attention adds; with the `stream` that it is added to, what is changed in the sum."""
+    attended = changed(jobs, layer, "attn_out", attended, start)
+    if stream is None:
+        return attended
+    return changed(jobs, layer, "resid_mid", stream + attended, start) - stream
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableSequence
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -75,13 +76,18 @@ def prepend(
 
 def recording(kept: tuple[MutableSequence[Tensor], MutableSequence[Tensor]]) -> Answer:
     """An answer that leaves keys and values as they are, and puts them into two sequences."""
+    return partial(_record, *kept)
 
-    def record(keys: Tensor, values: Tensor) -> Pair:
-        kept[0].append(keys)
-        kept[1].append(values)
-        return keys, values
 
-    return record
+def _record(
+    all_keys: MutableSequence[Tensor],
+    all_values: MutableSequence[Tensor],
+    keys: Tensor,
+    values: Tensor,
+) -> Pair:
+    all_keys.append(keys)
+    all_values.append(values)
+    return keys, values
 
 
 def answering(pair: Pair) -> Answer:

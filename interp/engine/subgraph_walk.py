@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -115,20 +116,15 @@ class Walk:
         replay, run, start = self.runner.replay, self.runner.run, self.runner.start
         block = replay.body.blocks[layer]
         seen: list[Tensor] = []
-
-        def keep(z: Tensor) -> None:
-            whole = z.reshape(len(self.kept), len(run.tokens), -1, z.shape[-1])
-            seen.append(whole.clone().to(ablated.device))
-            raise PartSeen
-
         with ExitStack() as hooks:
             for kind in "qkv":
                 new = self._projected(layer, kind, ablated).flatten(0, 1)
                 hooks.enter_context(block.parts[kind].hook(_giving(new)))
-            hooks.enter_context(block.parts["z"].hook(keep))
+            hooks.enter_context(block.parts["z"].hook(partial(_stop_at, seen)))
             with suppress(PartSeen):
                 replay.block(run, layer, ablated.repeat(len(self.kept), 1, 1), start)
-        beyond = seen[0] - self.runner.ablated[layer, "z"]
+        z = seen[0].reshape(len(self.kept), len(run.tokens), -1, seen[0].shape[-1])
+        beyond = z.to(ablated.device) - self.runner.ablated[layer, "z"]
         weight = weight_of(block.after_heads[0]).to(ablated.device)
         heads = replay.model.geometry.n_heads
         each = beyond.unflatten(-1, (heads, -1)).movedim(-2, 1)
@@ -162,6 +158,11 @@ def _address(node: Site) -> tuple[int, str]:
     if isinstance(node, Input):
         return 0, "input"
     return node.layer, "z" if isinstance(node, Head) else "mlp_out"
+
+
+def _stop_at(seen: list[Tensor], part: Tensor) -> None:
+    seen.append(part.clone())
+    raise PartSeen
 
 
 def _giving(value: Tensor) -> Callable[[Tensor], Tensor]:
