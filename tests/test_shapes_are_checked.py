@@ -7,6 +7,14 @@ import torch
 from jaxtyping import TypeCheckError
 
 from interp import stats
+from tests.conftest import CHECKED, ROOT
+
+
+@pytest.mark.parametrize("package", sorted(each.stem for each in ROOT.glob("interp/*")))
+def test_every_package_is_checked_but_those_without_tensors(package: str) -> None:
+    files = [*ROOT.glob(f"interp/{package}.py"), *ROOT.glob(f"interp/{package}/**/*.py")]
+    has_tensors = any("Tensor" in file.read_text(encoding="utf-8") for file in files)
+    assert not has_tensors or f"interp.{package}" in CHECKED
 
 
 def test_the_right_shape_passes() -> None:

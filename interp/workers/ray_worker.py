@@ -111,7 +111,7 @@ def portable(error: Exception) -> Exception:
     try:
         again = ray.cloudpickle.loads(ray.cloudpickle.dumps(error))
         assert type(again) is type(error)
-    except Exception:
+    except Exception:  # what an error class does when it is sent is its own
         again = RuntimeError(f"{type(error).__name__}: {error}")
     again.add_note(f"In a worker on {platform.node()}:\n{told}")
     return again
