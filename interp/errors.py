@@ -3,6 +3,7 @@
     InterpError
     ├── ModelError          a model cannot be found, loaded or trusted
     │   ├── UnknownModel        no such embedded name, directory or hub name
+    │   ├── OutOfMemory         one step of a computation needs more memory than there is
     │   ├── UnsupportedModel    not a decoder-only language model that can be hooked
     │   └── CheckFailed         `model.check()` found a disagreement
     ├── PromptError         prompts that cannot mean what they should
@@ -45,6 +46,10 @@ class ModelError(InterpError):
 
 class UnknownModel(ModelError):
     """No embedded model, directory or hub repository has this name."""
+
+
+class OutOfMemory(ModelError):
+    """One step of a computation needs more memory than there is; another time there may be more."""
 
 
 class UnsupportedModel(ModelError):

@@ -25,7 +25,7 @@ from interp.circuits.circuit import Circuit
 from interp.circuits.random_circuits import random_circuits
 from interp.display import Displayed, as_html
 from interp.engine.metrics import resolve as resolve_metric
-from interp.engine.stored import LEFT_OUT, metric_identity
+from interp.engine.stored import metric_identity
 from interp.errors import CircuitError, did_you_mean
 from interp.models import Model
 from interp.plots import site_bars
@@ -278,13 +278,22 @@ def evaluate(
     about |= {} if fit is None else {"fit_hash": fit.hash}
     about |= {} if command is None else {"command": command}
     source = provenance(model, prompts, **about) | {"device": engine.where(model)}
-    identity = {key: value for key, value in source.items() if key not in LEFT_OUT} | {
+    asked: dict[str, Any] = {
         "metric": metric_identity(measure),
         "circuits": {name: _hash(circuit) for name, circuit in named.items()},
+        "order": list(named),
     }
-    identity |= {} if control is None else {"control": control.weights_hash}
+    asked |= {} if fit is None else {"fit_hash": fit.identity}
+    asked |= {} if control is None else {"control": control.weights_hash}
     with opened(
-        run, model, engine, kind="evaluation", result=RESULT, identity=identity, command=command
+        run,
+        model,
+        engine,
+        kind="evaluation",
+        result=RESULT,
+        about=source | asked,
+        prompts=prompts,
+        command=command,
     ) as store:
         operation = ablation_of(
             model, prompts, ablation, over=over, fit=fit, seed=seed, progress=progress
@@ -296,7 +305,7 @@ def evaluate(
         other = None
         if control is not None:
             how |= {"ablation": ablation, "over": over, "fit": fit, "seed": seed}
-            beside = None if run is None else f"{run}-control"
+            beside = None if run is None else f"{Path(run)}-control"
             other = evaluate(control, prompts, named, random=0, run=beside, command=command, **how)
         found = Evaluation(
             circuits=named,

@@ -117,6 +117,9 @@ def circuit(
             "engine": None if engine == "here" else engine,
             **place,
             "run": run,
+            "atlas": atlas,
+            "out": out,
+            "save": save,
         },
     )
     kept = nullcontext() if run is None else resumable(run, command, option="--run")

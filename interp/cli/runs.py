@@ -77,7 +77,8 @@ def show(run: Folder, as_json: AsJson = False) -> None:
         printing.print_json(_told(known))
         return
     rows = [("state", known.state), ("chunks", _chunks(known)), ("size", _size(known.bytes))]
-    rows += [(name, _text(value)) for name, value in known.identity.items()]
+    about = {name: value for name, value in known.identity.items() if name != "settings"}
+    rows += [(name, _text(value)) for name, value in about.items()]  # those are in --json
     rows += [("result", known.result or "not yet")]
     rows += [("command", known.command or "none: it was begun from Python")]
     printing.table(("", ""), rows, title=str(run))

@@ -147,8 +147,10 @@ def scan(
                 twin = scan_heads(
                     loaded.untrained(), atlas.kinds, check=False, run=beside, **options
                 )
-    if run is not None:
+    if run is not None and (run / "atlas.json").exists():
         show.wrote(run / "atlas.json")
+    elif run is not None:
+        typer.echo(f"{run} stays open, since memory ran out: start it again", err=True)
     if out is not None:
         atlas.save(out)
         show.wrote(out)

@@ -12,6 +12,7 @@ from interp.engine.interventions import Mean, Operation, Patch, Resample, Zero, 
 from interp.engine.optimal import optimal
 from interp.engine.places import Positions, expand
 from interp.engine.result import SweepResult
+from interp.engine.sweep import engine_of
 from interp.engine.sweep import run as run_sweep
 from interp.errors import InterventionError, did_you_mean
 from interp.models import Model
@@ -19,6 +20,7 @@ from interp.prompts import PromptSet
 from interp.sites import Site
 from interp.sites import resolve as resolve_sites
 from interp.workers import Engine
+from interp.workers.opened import threads_as_in
 
 METHODS = ("zero", "mean", "resample", "counterfactual", "optimal")
 
@@ -83,7 +85,8 @@ def ablate(
     """
     found = expand(resolve_sites(sites, model), prompts, positions)
     if method == "optimal":
-        interventions = optimal(model, prompts, found, progress=progress)
+        with threads_as_in(run, engine_of(engine, devices)):  # they decide the last bits
+            interventions = optimal(model, prompts, found, progress=progress)
     else:
         operation = operation_of(method, over, seed)
         interventions = everywhere(found, operation)

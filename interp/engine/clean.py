@@ -93,7 +93,8 @@ class CleanRun:
         keys, values: Of each layer, `[prompts, kv_head, pos, d_head]`, where blocks accept them
             back.
         parts: Other activations, `[prompts, pos, features]` for each layer, by name.
-        frames: Arguments of the blocks for (interventions, start), kept as they are asked for.
+        frames: Arguments of the blocks for (interventions, start): the last few that were asked
+            for.
     """
 
     tokens: Int[Tensor, "prompts pos"]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from interp.engine.clean import room
-from interp.engine.jobs import Job
 from interp.engine.plan import CPU_TOKENS, GPU_TOKENS
 from interp.engine.replay import Replay
-from interp.errors import ModelError
+from interp.errors import OutOfMemory
 from interp.models.memory import free_bytes
 from interp.prompts import PromptSet
+
+Part = TypeVar("Part")
 
 KEPT = 0.25
 """Share of the free memory that the clean runs of a group may take."""
@@ -59,23 +61,25 @@ def full_train(replay: Replay) -> int:
     return GPU_TOKENS if any(each.type == "cuda" for each in devices) else CPU_TOKENS
 
 
-def halving(ride: Callable[[Sequence[Job]], Tensor], jobs: Sequence[Job]) -> Tensor:
-    """Run the jobs together, or in halves where the memory does not suffice.
+def halving(
+    ride: Callable[[Sequence[Part]], Tensor], parts: Sequence[Part], what: str = "intervention"
+) -> Tensor:
+    """Run the parts together, or in halves where the memory does not suffice; `what` is one part.
 
-    Raises ModelError if it does not suffice for one.
+    Raises OutOfMemory if it does not suffice for one.
     """
     try:
-        return ride(jobs)
+        return ride(parts)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        if len(jobs) == 1:
-            raise ModelError(
-                f"One intervention on one group of prompts does not fit in memory ({error}); "
+        if len(parts) == 1:
+            raise OutOfMemory(
+                f"One {what} on one group of prompts does not fit in memory ({error}); "
                 "give fewer or shorter prompts, or a larger device."
             ) from error
-    half = len(jobs) // 2
-    return torch.cat([halving(ride, jobs[:half]), halving(ride, jobs[half:])])
+    half = len(parts) // 2
+    return torch.cat([halving(ride, some, what) for some in (parts[:half], parts[half:])])
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

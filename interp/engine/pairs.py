@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -174,10 +175,12 @@ def sweep_pairs(
         at_once = scored_together(measure, base, some, model, store)
         batches = work.cut(replay_of(model), some, at_once)
         settle(store, batches)
-        chunks = kept_and_computed(used, model, work, enumerate(batches), store)
         every = torch.arange(len(rides.sites))
         try:
-            table.fill(batches, some, chunks, measure, asked=every, run=store, progress=progress)
+            with closing(kept_and_computed(used, model, work, enumerate(batches), store)) as chunks:
+                table.fill(
+                    batches, some, chunks, measure, asked=every, run=store, progress=progress
+                )
         except (InterpError, KeyboardInterrupt) as error:
             # an attribute that these errors have only here
             error.partial = result()  # type: ignore[union-attr]

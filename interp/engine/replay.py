@@ -39,6 +39,9 @@ from interp.models.quantised import is_matrix
 _HELD = {"resid_pre": "stream", "resid_post": "stream", "resid_mid": "attn_out"}
 """Where a clean run holds what is no activation of its own."""
 
+FRAMES = 4
+"""Frames that a clean run keeps: their masks may take more memory than the run."""
+
 Stream = Float[Tensor, "rows pos d_model"]
 
 
@@ -235,6 +238,8 @@ class Replay:
             cache = KeyValues(self.n_layers, start, _unasked) if self.cached else None
             with replaced({**stubs, self.body.unembed: lambda x: x[..., :1]}):
                 self.call(run.tokens[:, start:].repeat(interventions, 1), cache)
+            if len(run.frames) == FRAMES:
+                del run.frames[next(iter(run.frames))]
             run.frames[interventions, start] = frame
         return run.frames[interventions, start]
 

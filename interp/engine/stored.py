@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -32,8 +32,6 @@ from interp.workers.opened import threads_of
 
 RESULT = "sweep.safetensors"
 """The file in a run's folder that holds the whole sweep, for `SweepResult.load`."""
-LEFT_OUT = ("geometry", "notes", "command")
-"""Of the provenance: the first follows from the model, the second from the prompts' hash."""
 
 
 def opened(
@@ -50,11 +48,16 @@ def opened(
 
     `edits` says what is done, as plain values. Raises RunError as Run does.
     """
-    about = provenance(model, prompts, **options, metric=metric_identity(measure))
-    identity = {key: value for key, value in about.items() if key not in LEFT_OUT} | {**edits}
-    command = options.get("command")
+    about = provenance(model, prompts, **options, metric=metric_identity(measure)) | {**edits}
     return opened_run(
-        folder, model, engine, kind="sweep", result=RESULT, identity=identity, command=command
+        folder,
+        model,
+        engine,
+        kind="sweep",
+        result=RESULT,
+        about=about,
+        prompts=prompts,
+        command=options.get("command"),
     )
 
 
@@ -102,9 +105,14 @@ def metric_identity(measure: Metric) -> str:
 
     What a function closes over, and what it calls, is not in the hash.
     """
-    if measure.is_ours:
-        return measure.name
-    function = measure.function
+    return measure.name if measure.is_ours else _of_function(measure.function)
+
+
+def _of_function(function: Callable[..., Any]) -> str:
+    if isinstance(function, partial):
+        given = [*enumerate(function.args), *function.keywords.items()]
+        told = ", ".join(f"{name}={_value(value, {})}" for name, value in given)
+        return f"{_of_function(function.func)} with {told}"
     named = function if hasattr(function, "__qualname__") else type(function)
     name = f"{named.__module__}.{named.__qualname__}"
     try:
@@ -141,7 +149,7 @@ def _value(value: Any, seen: dict[int, str]) -> str:
         return repr(value)
     if id(value) not in seen:
         if isinstance(value, PromptSet):
-            seen[id(value)] = value.hash
+            seen[id(value)] = value.identity
         else:
             named = {"": value} if isinstance(value, Tensor) else value
             seen[id(value)] = " ".join(f"{name}:{_of_tensor(named[name])}" for name in named)

@@ -14,6 +14,7 @@ the clean and ablated activations of one run each (Hanna et al. 2024 evaluate on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -125,12 +126,12 @@ def run_subgraphs(
     )
     ends = torch.empty(1 + len(wanted), len(prompts), model.geometry.d_model)
     ends = ends.to(model.device, model.dtype)
-    computed = kept_and_computed(engine, model, work, enumerate(batches), run)
-    # the bar has no name here, so that it goes away before an error is told
-    for _, (number, chunk) in zip(
-        track(batches, "Running circuits", shown=progress), computed, strict=True
-    ):
-        _put(ends, number, chunk, batches=batches, groups=some, run=run)
+    with closing(kept_and_computed(engine, model, work, enumerate(batches), run)) as computed:
+        # the bar has no name here, so that it goes away before an error is told
+        for _, (number, chunk) in zip(
+            track(batches, "Running circuits", shown=progress), computed, strict=True
+        ):
+            _put(ends, number, chunk, batches=batches, groups=some, run=run)
     if not close(ends[1], ends[0]):
         raise InterventionError(
             f"With all edges kept {model.id} gives something else than on its own, so that its "

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.engine.graph import Graph
 from interp.engine.groups import Group, groups
 from interp.engine.interventions import Edit, Intervention, Operation, Patch
+from interp.engine.memory import halving
 from interp.engine.replay import Replay, replay_of
 from interp.engine.sources import Sources
 from interp.engine.subgraph_walk import SubgraphRunner
@@ -102,12 +103,15 @@ class _Batches:
         The first batch of a group also has `clean`, of the model left as it is.
         """
         work, group, runner = self.work, self.groups[batch.group], self._runner(batch.group)
-        circuits = work.circuits[batch.first : batch.last].to(self.model.device)
-        where = None
-        if work.places is not None:
-            some = work.places[batch.first : batch.last]
-            where = some[:, :, group.rows[:, None], group.columns].to(self.model.device)
-        chunk = {"ends": runner(circuits, where).clone()}
+
+        def ends(some: Sequence[int]) -> Float[Tensor, "circuits prompts d_model"]:
+            circuits, where = work.circuits[some].to(self.model.device), None
+            if work.places is not None:
+                where = work.places[some][:, :, group.rows[:, None], group.columns]
+                where = where.to(self.model.device)
+            return runner(circuits, where).clone()
+
+        chunk = {"ends": halving(ends, range(batch.first, batch.last), "circuit")}
         if batch.first == 0:
             chunk["clean"] = runner.run.stream[-1][:, -1].clone()
         return chunk

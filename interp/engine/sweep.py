@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -242,16 +243,16 @@ class Sweep:
             )
         settle(self.store, batches)
         items = enumerate(batches)
-        chunks = kept_and_computed(self.engine, self.model, work, items, self.store)
-        self.table.fill(
-            batches,
-            self.groups,
-            chunks,
-            work.measure,
-            asked=asked,
-            run=self.store,
-            progress=progress,
-        )
+        with closing(kept_and_computed(self.engine, self.model, work, items, self.store)) as chunks:
+            self.table.fill(
+                batches,
+                self.groups,
+                chunks,
+                work.measure,
+                asked=asked,
+                run=self.store,
+                progress=progress,
+            )
 
     def compute_some(
         self,

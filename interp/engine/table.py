@@ -63,7 +63,7 @@ class Table:
             else:
                 self.start[rows] = measure.checked(chunk["start"]).to(self.start)
                 if self.other is not None:
-                    self.other[rows] = chunk["other"].to(self.start)
+                    self.other[rows] = measure.checked(chunk["other"]).to(self.start)
         for group, done in zip(batches.groups, batches.sites, strict=True):
             rows = self._rows(group, groups)
             void = asked[~torch.isin(asked, done)].to(self.found.device)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from interp.engine.stored import LEFT_OUT
 from interp.errors import MetricError
 from interp.heads.atlas import HeadAtlas
 from interp.heads.claims import Claim
@@ -66,11 +66,10 @@ def scan(
     repeated = command or _command(model, wanted, n=n, seed=seed, check=check)
     source = provenance(model, method="head scan", seed=seed, n=n, command=repeated)
     source |= {"device": engine.where(model)}
-    identity = {key: value for key, value in source.items() if key not in LEFT_OUT}
-    identity |= {"kinds": list(wanted), "check": check}
+    about = {**source, "kinds": list(wanted), "check": check}
     bars = progress and isinstance(engine, Here)  # elsewhere nobody sees those of a single chunk
     with opened(
-        run, model, engine, kind="atlas", result=RESULT, identity=identity, command=command
+        run, model, engine, kind="atlas", result=RESULT, about=about, command=command
     ) as store:
         computed = partial(_computed, model, engine, store, shown=progress)
         detectors = [
@@ -117,13 +116,13 @@ def _computed(
     """
     found: dict[int, Any] = {}
     asked = {number for number, _ in items}
-    every = kept_and_computed(engine, model, work, items, run)
-    chunks = ((number, chunk) for number, chunk in every if number in asked)
-    for _, (number, chunk) in zip(track(items, what, shown=shown), chunks, strict=True):
-        try:
-            found[number] = unpacked(chunk, answer)
-        except ValueError as error:
-            raise foreign(number, run) from error
+    with closing(kept_and_computed(engine, model, work, items, run)) as every:
+        chunks = ((number, chunk) for number, chunk in every if number in asked)
+        for _, (number, chunk) in zip(track(items, what, shown=shown), chunks, strict=True):
+            try:
+                found[number] = unpacked(chunk, answer)
+            except ValueError as error:
+                raise foreign(number, run) from error
     return [(item, found[number]) for number, item in items]
 
 

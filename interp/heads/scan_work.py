@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp import tasks
 from interp.engine.replay import replay_of
-from interp.errors import InterpError, TaskError
+from interp.errors import InterpError, OutOfMemory, TaskError
 from interp.heads.attention import ATTENTION, attention
 from interp.heads.claims import Claim, check_claim
 from interp.heads.function_vector import function_vector
@@ -41,9 +41,10 @@ PROMPTS = 64
 """Prompts of the task on which a claim is checked."""
 TOLD = "told"
 """The tensor that holds what is no tensor."""
+UNKEPT = {"unkept": torch.tensor(torch.nan)}
+"""Beside an answer that a run is not to keep: it keeps no NaN."""
 
 Detector = Callable[..., "Score | Sequence[Score]"]
-Answer = TypeVar("Answer")
 
 DETECTORS: dict[tuple[str, ...], Detector] = {
     ATTENTION: attention,
@@ -87,7 +88,7 @@ class ScoreWork:
                 found = DETECTORS[kinds](model, **how)
                 return [found] if isinstance(found, Score) else list(found)
 
-            return packed(_answered(scores))
+            return _answered(scores)
 
         return measure
 
@@ -122,7 +123,7 @@ class ClaimWork:
                     model, kind, heads, drawn[task], seed=self.seed, progress=self.progress
                 )
 
-            return packed(_answered(checked))
+            return _answered(checked)
 
         return check
 
@@ -155,12 +156,14 @@ def unpacked(chunk: Chunk, expected: Any) -> Any:
     return value
 
 
-def _answered(question: Callable[[], Answer]) -> Answer | str:
-    """The answer, or why there is none."""
+def _answered(question: Callable[[], Any]) -> Chunk:
+    """The answer, or why there is none; a run does not keep that memory ran out."""
     try:
-        return question()
+        return packed(question())
+    except OutOfMemory as error:
+        return {**packed(str(error)), **UNKEPT}
     except InterpError as error:
-        return str(error)
+        return packed(str(error))
 
 
 def _prompts(model: Model, task: str, seed: int) -> PromptSet:

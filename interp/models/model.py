@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 else:
     TransformerBridge = Any  # imported when a bridge is built: it takes a second
+
+
+NAMING = (
+    "_name_or_path",
+    "architectures",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "device",
+)
+"""Settings of a config that say where a model comes from and lies, and not how it computes."""
 
 
 class Model:
@@ -112,6 +124,16 @@ class Model:
                 flat = plain.detach().cpu().contiguous().flatten()
                 digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the weights are used, as plain JSON values: config, attention and modules."""
+        config = self.hf.cfg if self.geometry.architecture == NATIVE else self.hf.config
+        kept = {name: value for name, value in config.to_dict().items() if name not in NAMING}
+        modules = hashlib.sha256(repr(self.hf).encode()).hexdigest()[:16]
+        attention = getattr(config, "_attn_implementation", None)
+        plain = json.dumps({**kept, "attention": attention, "modules": modules}, default=str)
+        return json.loads(plain)
 
     @torch.no_grad()
     def logits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -198,6 +199,15 @@ class PromptSet(Saved):
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.to("cpu", torch.int64).contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def identity(self) -> str:
+        """All that decides numbers: `hash`, and the templates over which means may be taken."""
+        templates = self.notes.get("template")
+        if templates is None:
+            return self.hash
+        digest = hashlib.sha256(json.dumps(templates, default=str).encode())
+        return f"{self.hash} {digest.hexdigest()[:16]}"
 
     def span(self, role: str) -> Int[Tensor, "prompts 2"]:
         """Half-open span of a role in each prompt.

@@ -1,7 +1,17 @@
 """Runs: results on disk as they come, so that work that is killed goes on where it was."""
 
 from interp.runs.chunk_files import Chunk
-from interp.runs.info import RunInfo, find, info, is_run, recorded, remove, result_of, verify
+from interp.runs.info import (
+    RunInfo,
+    find,
+    info,
+    is_run,
+    recorded,
+    remove,
+    result_of,
+    settled,
+    verify,
+)
 from interp.runs.run import Run
 
 __all__ = [
@@ -14,5 +24,6 @@ __all__ = [
     "recorded",
     "remove",
     "result_of",
+    "settled",
     "verify",
 ]

@@ -69,6 +69,12 @@ def info(folder: str | Path) -> RunInfo:
         )
 
 
+def settled(folder: str | Path, name: str, kind: type) -> Any:
+    """What a run has settled under a name; None if nothing. Raises RunError as `info` does."""
+    with _ledger(Path(folder)) as ledger:
+        return ledger.get(f"settled {name}", kind)
+
+
 def recorded(folder: str | Path) -> set[int]:
     """The numbers of the chunks that a run has recorded. Raises RunError as `info` does."""
     with _ledger(Path(folder)) as ledger:

@@ -95,6 +95,11 @@ class Ledger:
             self.db.execute("DELETE FROM files WHERE name = ?", (file,))
         self.note(f"{file} {why}")
 
+    def start_again(self) -> None:
+        """Forget what was settled and the result."""
+        with self._said(), self.db:
+            self.db.execute("DELETE FROM meta WHERE key LIKE 'settled %' OR key = 'result'")
+
     def done(self) -> set[int]:
         """The chunks that are entered."""
         with self._said():

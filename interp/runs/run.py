@@ -37,7 +37,7 @@ from interp.runs.chunk_files import (
     sign,
     write_chunks,
 )
-from interp.runs.identity import require_same
+from interp.runs.identity import differences, require_same
 from interp.runs.ledger import LEDGER, Ledger, cannot_be_written
 
 CHUNKS, LOCK = "chunks", "lock"
@@ -46,7 +46,9 @@ PAUSE = 1.0
 GLANCE = 0.2
 """Seconds for which a process that only asks whether a run is held may be waited for."""
 SHARE = 50
-"""Writing a file takes at most one part in this many of the time between two."""
+"""Writing a file takes at most one part in this many of the time between two,"""
+LONGEST_PAUSE = 30.0
+"""unless that would be more seconds than this."""
 
 
 class Run:
@@ -109,6 +111,9 @@ class Run:
         was = self._ledger.get("identity", dict)
         self.resumed = was is not None
         now = json.loads(json.dumps({"kind": kind, **identity}))
+        if self.resumed and not self._ledger.files() and differences(was, now):
+            self._ledger.start_again()  # nothing is lost: a call may have been wrong, and mended
+            self.resumed = False
         if self.resumed:
             require_same(self.folder, was, now)
         try:
@@ -195,15 +200,18 @@ class Run:
         self.done |= whole.keys()
         self._waiting.clear()
         self._written = time.monotonic()
-        self._pause = max(PAUSE, SHARE * (self._written - start))
+        self._pause = min(max(PAUSE, SHARE * (self._written - start)), LONGEST_PAUSE)
 
     def finish(self, write: Callable[[Path], Any]) -> None:
-        """All chunks are there: `write` writes the whole result to a path, in one step.
+        """`write` writes the whole result to a path, in one step, once all chunks are recorded.
 
-        It is not asked where the result has been written and is whole: a full disk could only harm
-        it. Raises RunError if the disk refuses.
+        Where some gave no numbers the run stays open, and computes them when it is started again.
+        Nothing is written where the result is there and whole: a full disk could only harm it.
+        Raises RunError if the disk refuses.
         """
         self.flush()
+        if len(self.done) < (self._ledger.get("settled chunks", int) or 0):
+            return
         signed = self._written_result()
         if signed is None:
             try:

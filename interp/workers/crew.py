@@ -27,7 +27,8 @@ GLANCE = 1.0
 
 @dataclass(eq=False)
 class Hand:
-    """One worker; `ready` when it holds the model. It computes its batches in their order.
+    """One worker; `started` when it has answered, `ready` when it holds the model. It computes its
+    batches in their order.
 
     It has `busy` of them, of which those that nobody waits for any more are not in `batches`. An
     item that may have killed a worker is on trial: it is all that a worker has, so that it is
@@ -35,6 +36,7 @@ class Hand:
     """
 
     actor: Any
+    started: bool = False
     ready: bool = False
     busy: int = 0
     batches: deque[Batch] = field(default_factory=deque)
@@ -54,7 +56,7 @@ class Crew:
         cpus: CPUs that Ray sets aside for each.
         threads: With which each computes on a CPU.
         gpus: GPUs of each.
-        patience: Seconds to wait while there is no worker.
+        patience: Seconds to wait while no worker has started.
     """
 
     def __init__(
@@ -77,8 +79,8 @@ class Crew:
 
     def hold(self, model: Model) -> None:
         """Let every worker hold this model. It does not wait until they do."""
-        if self._model is not model:
-            self._source, self._model, self._weights = Source.of(model), model, []
+        if (source := Source.of(model)) != self._source:  # other weights are another model
+            self._source, self._model, self._weights = source, model, []
             for hand in self._hands:
                 self._send_model(hand)
         while len(self._hands) < self._size:
@@ -106,10 +108,10 @@ class Crew:
                         if not (batch := dealer.deal()):
                             break
                         self._give(hand, method, reference, batch)
-                if any(hand.batches for hand in self._hands):
-                    idle_since = time.monotonic()
-                elif dealer.is_done:
+                if dealer.is_done and not any(hand.batches for hand in self._hands):
                     return
+                if any(hand.started for hand in self._hands):  # however long it loads the model
+                    idle_since = time.monotonic()
                 elif time.monotonic() - idle_since > self._patience:
                     raise self._nobody()
                 answers, _ = self._ray.wait(list(self._asked), timeout=GLANCE)
@@ -122,8 +124,9 @@ class Crew:
                     except self._ray.exceptions.RayError as error:
                         self._replace(hand, dealer, killed, error)
                         continue
+                    hand.started = True
                     hand.busy -= step in ("batch", "past")
-                    if step == "past":
+                    if step in ("start", "past"):
                         continue
                     if isinstance(said, Raised):
                         raise said.error
@@ -159,6 +162,7 @@ class Crew:
     def _hire(self) -> None:
         hand = Hand(self._actors.remote(*self._settings))
         self._hands.append(hand)
+        self._asked[hand.actor.start.remote()] = (hand, "start")
         self._send_model(hand)
 
     def _send_model(self, hand: Hand) -> None:

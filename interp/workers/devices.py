@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -15,9 +15,8 @@ from interp.errors import ModelError
 from interp.models import Model
 from interp.models.bridge import share_weights
 from interp.models.placement import require_whole
-from interp.runs import Chunk
 from interp.workers.dealing import AHEAD, Batch, Dealer
-from interp.workers.work import Answer, Compute, Item, Work
+from interp.workers.work import Answer, Compute, Computed, Item, Work
 
 
 class Devices:
@@ -54,9 +53,7 @@ class Devices:
         """What the copy on the first device says."""
         return question(copies(model, self.devices)[0])
 
-    def compute(
-        self, model: Model, work: Work, items: Iterable[Item]
-    ) -> Iterator[tuple[int, Chunk]]:
+    def compute(self, model: Model, work: Work, items: Iterable[Item]) -> Computed:
         """The chunk of each item, on the CPU, as they are done.
 
         Raises what a device raises. Stopped before the end, no device begins another item.

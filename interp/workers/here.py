@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 
 from interp.models import Model
-from interp.runs import Chunk
-from interp.workers.work import Answer, Item, Work
+from interp.workers.work import Answer, Computed, Item, Work
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,7 @@ class Here:
         """What the model says."""
         return question(model)
 
-    def compute(
-        self, model: Model, work: Work, items: Iterable[Item]
-    ) -> Iterator[tuple[int, Chunk]]:
+    def compute(self, model: Model, work: Work, items: Iterable[Item]) -> Computed:
         """The chunk of each item, in order."""
         compute = None
         for number, item in items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,10 +124,8 @@ class Weights:
 
 
 def fingerprint(model: Model) -> str:
-    """What two models have in common that compute the same bits: weights, modules, attention."""
-    config = getattr(model.hf, "config", None)
-    attention = getattr(config, "_attn_implementation", None)
-    return f"{model.weights_hash} {attention} {model.hf!r}"
+    """What two models have in common that compute the same bits."""
+    return f"{model.weights_hash} {json.dumps(model.settings, sort_keys=True)}"
 
 
 def _like(tensor: Tensor, made: Tensor) -> Tensor:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
 
 from interp.errors import ClusterError
 from interp.models import Model
-from interp.runs import Chunk
 from interp.workers import cluster
 from interp.workers.crew import Crew
 from interp.workers.ray_worker import unpack
-from interp.workers.work import Answer, Item, Work
+from interp.workers.work import Answer, Computed, Item, Work
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class Ray:
         cpus: CPUs that are set aside for each, and the threads with which it computes, at least
             one. The bits are those of a process with so many threads.
         gpus: GPUs of each; None for one if the model is on a GPU here, else none.
-        patience: Seconds to wait while the cluster has no worker at all.
+        patience: Seconds to wait while the cluster has no worker at all; loading the model is not
+            counted.
 
     Methods raise ClusterError if there is no cluster, or if it cannot do this.
     """
@@ -65,9 +65,7 @@ class Ray:
         ((_, answer),) = _crew(self, model).run("ask", question, [(0, None)])
         return answer
 
-    def compute(
-        self, model: Model, work: Work, items: Iterable[Item]
-    ) -> Iterator[tuple[int, Chunk]]:
+    def compute(self, model: Model, work: Work, items: Iterable[Item]) -> Computed:
         """The chunk of each item, on the CPU, as they are done.
 
         Raises what a worker raises, with its traceback there as a note.

@@ -11,8 +11,12 @@ import torch
 
 from interp.errors import RunError
 from interp.models import Model
-from interp.runs import Chunk, Run
+from interp.prompts import PromptSet
+from interp.runs import Chunk, Run, is_run, settled
 from interp.workers.work import Engine
+
+LEFT_OUT = ("geometry", "notes", "command")
+"""Of a provenance: the first follows from the model's settings, the others decide no number."""
 
 
 @contextmanager
@@ -23,25 +27,44 @@ def opened(
     *,
     kind: str,
     result: str,
-    identity: Mapping[str, Any],
+    about: Mapping[str, Any],
+    prompts: PromptSet | None = None,
     command: str | None = None,
 ) -> Iterator[Run | None]:
     """The run in a folder, if there is one; this process computes with the threads of the workers.
 
-    Threads and the kind of device decide last bits: the first are as when the run was begun, and
-    the second is one of its marks. Raises RunError as Run does.
+    What makes it this run is in `about`, its provenance and what else is asked for, in how the
+    model uses its weights, and in `prompts`. Threads and the kind of device decide last bits: the
+    first are as when the run was begun, and the second is one of its marks. Raises RunError as Run
+    does.
     """
     before = torch.get_num_threads()
     with ExitStack() as stack:
         run = None
         if folder is not None:
-            marks = {**identity, "device": engine.ask(model, _kind_of_device)}
+            marks = {name: value for name, value in about.items() if name not in LEFT_OUT}
+            marks |= {} if prompts is None else {"prompts_hash": prompts.identity}
+            marks |= {"settings": model.settings, "device": engine.ask(model, _kind_of_device)}
+            marks |= {"products": torch.get_float32_matmul_precision()}
             run = stack.enter_context(
                 Run(folder, kind=kind, result=result, identity=marks, command=command)
             )
         torch.set_num_threads(threads_of(engine, run))
         stack.callback(torch.set_num_threads, before)
         yield run
+
+
+@contextmanager
+def threads_as_in(folder: str | Path | None, engine: Engine) -> Iterator[None]:
+    """This process computes with the threads of the workers: in a run, as when it was begun."""
+    before, begun = torch.get_num_threads(), None
+    if folder is not None and is_run(folder):
+        begun = settled(folder, "threads", int)
+    torch.set_num_threads(begun or engine.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def threads_of(engine: Engine, run: Run | None) -> int:

@@ -50,6 +50,9 @@ class Worker:
         self._model: Model | None = None
         self._opened: tuple[str, Compute] | None = None
 
+    def start(self) -> None:
+        """Answer, so that it is known that there is a worker."""
+
     def hold(self, source: Source, weights: list[Any], device: str) -> bool | Raised:
         """Hold a model from now on. `weights` is empty, or the reference of what was sent.
 

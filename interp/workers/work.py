@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from interp.models import Model
@@ -12,6 +13,9 @@ Answer = TypeVar("Answer")
 Item = tuple[int, Any]
 """The number of a chunk, and what says which one it is."""
 Compute = Callable[[Any], Chunk]
+Computed = Generator[tuple[int, Chunk], None, None]
+"""Chunks as they are done. Whoever takes them closes it: an error that is kept, as notebooks keep
+the last, would hold it open, and its workers at work."""
 
 
 @runtime_checkable
@@ -39,9 +43,7 @@ class Engine(Protocol):
     def ask(self, model: Model, question: Callable[[Model], Answer]) -> Answer:
         """Put a question to the model of one worker, such as how much memory it has."""
 
-    def compute(
-        self, model: Model, work: Work, items: Iterable[Item]
-    ) -> Iterator[tuple[int, Chunk]]:
+    def compute(self, model: Model, work: Work, items: Iterable[Item]) -> Computed:
         """The chunk of each item, `(number, chunk)`, in whatever order they are done.
 
         What a worker raises is raised here. A worker that is lost is replaced, and what it was
@@ -51,7 +53,7 @@ class Engine(Protocol):
 
 def kept_and_computed(
     engine: Engine, model: Model, work: Work, items: Iterable[Item], run: Run | None
-) -> Iterator[tuple[int, Chunk]]:
+) -> Computed:
     """Every chunk: first those that the run holds, then the others, kept in it as they come."""
     known: set[int] = set()
     if run is not None:
@@ -59,7 +61,8 @@ def kept_and_computed(
             known.add(number)
             yield number, chunk
     waiting = (item for item in items if item[0] not in known)
-    for number, chunk in engine.compute(model, work, waiting):
-        if run is not None:
-            run.keep(number, chunk)
-        yield number, chunk
+    with closing(engine.compute(model, work, waiting)) as computed:
+        for number, chunk in computed:
+            if run is not None:
+                run.keep(number, chunk)
+            yield number, chunk

@@ -14,7 +14,8 @@ import torch
 from interp import runs
 from interp.circuits import Circuit, Evaluation, evaluate
 from interp.circuits.random_circuits import random_circuits
-from interp.errors import CircuitError, InterventionError, RunError
+from interp.engine.subgraph_walk import SubgraphRunner
+from interp.errors import CircuitError, InterventionError, OutOfMemory, RunError
 from interp.results import load
 from interp.runs import Run
 from interp.sites import Head
@@ -147,6 +148,27 @@ def test_free_memory_and_threads_are_as_when_it_was_begun(
     assert again.with_threads == {1}
     assert len(again.computed) == CHUNKS
     assert torch.get_num_threads() == 2
+
+
+def test_circuits_that_do_not_fit_together_are_run_in_halves(
+    whole: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran, sizes = SubgraphRunner.__call__, []
+
+    def small(self: SubgraphRunner, circuits: torch.Tensor, where: Any) -> torch.Tensor:
+        sizes.append(len(circuits))
+        if len(circuits) > most:
+            raise torch.OutOfMemoryError("no room")
+        return ran(self, circuits, where)
+
+    monkeypatch.setattr(SubgraphRunner, "__call__", small)
+    most = 1
+    found = an_evaluation()
+    assert max(sizes) > 1
+    assert torch.allclose(found.values, whole.values, atol=1e-5)
+    most = 0
+    with pytest.raises(OutOfMemory, match=r"One circuit on .* does not fit in memory \(no room\)"):
+        an_evaluation()
 
 
 def test_a_run_that_was_cut_otherwise_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from interp import runs
-from interp.errors import MetricError, RunError
+from interp.errors import MetricError, OutOfMemory, RunError
 from interp.heads import HeadAtlas, scan
 from interp.heads.scan_work import DETECTORS, packed, unpacked
 from interp.heads.score import Score
@@ -142,6 +143,26 @@ def test_a_chunk_of_something_else_is_refused(model: Model, tmp_path: Path) -> N
             run.keep(0, chunk)
         with pytest.raises(RunError, match=r"Chunk 0 of .* holds something else"):
             scan(model, ["induction"], run=folder, **about)
+
+
+def test_a_run_does_not_keep_that_memory_ran_out(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: Model, **how: Any) -> Score:
+        raise OutOfMemory("One prompt does not fit in memory; give fewer.")
+
+    ask = partial(scan, model, ["induction", "copying"], n=2, check=False, progress=False)
+    plain = ask()
+    with monkeypatch.context() as small:
+        small.setitem(DETECTORS, ("copying",), full)
+        found = ask(run=tmp_path)
+    assert found.missing == {"copying": "One prompt does not fit in memory; give fewer."}
+    assert (runs.info(tmp_path).state, runs.info(tmp_path).done) == ("stopped", 1)
+    assert not (tmp_path / "atlas.json").exists()
+    again = Noted()
+    assert_same(ask(run=tmp_path, engine=again), plain)
+    assert len(again.computed) == 1
+    assert runs.info(tmp_path).state == "done"
 
 
 def test_threads_are_as_when_it_was_begun(model: Model, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from interp import runs
 from interp.errors import RunError, RunHeld
 from interp.runs import Run
+from interp.runs import run as store
 from interp.runs.identity import differences
 from tests.runs.conftest import opened, refill
 
@@ -46,6 +47,29 @@ def test_a_chunk_with_a_nan_is_no_result(tmp_path: Path) -> None:
         run.keep(0, {"values": torch.tensor([1.0])})
         run.keep(1, {"values": torch.tensor([torch.nan])})
     assert runs.recorded(tmp_path) == {0}
+
+
+def test_one_slow_write_puts_off_the_next_for_half_a_minute_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(store.time, "monotonic", lambda: now[0])
+    written = store.write_chunks
+
+    def slow(*what: Any) -> Any:
+        now[0] += 100
+        return written(*what)
+
+    with opened(tmp_path) as run:
+        monkeypatch.setattr(store, "write_chunks", slow)
+        now[0] += 2
+        run.keep(0, {"values": torch.tensor([0.0])})
+        now[0] += 29
+        run.keep(1, {"values": torch.tensor([1.0])})
+        assert runs.recorded(tmp_path) == {0}
+        now[0] += 2
+        run.keep(2, {"values": torch.tensor([2.0])})
+        assert runs.recorded(tmp_path) == {0, 1, 2}
 
 
 def test_what_was_settled_first_holds(tmp_path: Path) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 
-from interp.errors import InterventionError, ModelError
+import interp
+from interp.errors import InterventionError, MetricError, ModelError
 from interp.models import Model
-from interp.workers import Devices, Here
+from interp.workers import Devices, Here, kept_and_computed
 from interp.workers.devices import copies
 from interp.workers.work import Compute, Item
+from tests.activations.samples import model as sample
+from tests.activations.samples import prompts as samples
 from tests.workers.conftest import here, same
 from tests.workers.works import Faulty, Logits, prompts
 
@@ -74,6 +79,42 @@ def test_stopped_early_it_gives_what_came_and_can_be_used_again(model: Model) ->
     every = here(model, Logits(), prompts(60))
     assert same(found, {number: every[number] for number in found})
     assert same(dict(engine.compute(model, Logits(), prompts(60))), every)
+
+
+def test_an_error_that_is_kept_holds_no_thread(model: Model) -> None:
+    """As notebooks keep the last one."""
+    some = kept_and_computed(Devices(["cpu", "cpu"]), model, Logits(0.01), prompts(5000), None)
+    before = threading.active_count()
+    kept = []
+    try:
+        with closing(some) as chunks:
+            for _ in chunks:
+                raise InterventionError("something; do otherwise.")
+    except InterventionError as error:
+        kept.append(error)
+    for _ in range(100):
+        if threading.active_count() == before:
+            break
+        time.sleep(0.05)
+    assert threading.active_count() == before
+    assert kept
+
+
+def test_a_sweep_after_an_error_that_is_kept_is_right() -> None:
+    tiny, some = sample("gpt2"), samples()
+    plain = interp.ablate(tiny, some, progress=False)
+    broken = Model(copy.deepcopy(tiny.hf), tiny.tokenizer, id="gpt2")
+    with torch.no_grad():
+        broken.hf.transformer.h[1].attn.c_proj.weight[0, 0] = torch.nan
+    kept = []
+    for _ in range(3):
+        try:
+            interp.ablate(broken, some, devices=["cpu"] * 3, progress=False)
+        except MetricError as error:
+            kept.append(error)
+        found = interp.ablate(tiny, some, devices=["cpu"] * 3, progress=False)
+        assert torch.equal(found.values, plain.values)
+    assert len(kept) == 3
 
 
 def test_weights_are_held_once_on_a_device(model: Model) -> None:

@@ -13,11 +13,11 @@ import torch
 import interp
 from interp.errors import ClusterError, InterventionError
 from interp.models import Model
-from interp.workers import Ray, crew
+from interp.workers import Ray, crew, on_ray
 from interp.workers.cluster import join
 from tests.families import tiny, tiny_tokenizer
 from tests.workers.conftest import here, same
-from tests.workers.works import Deadly, Faulty, Logits, prompts
+from tests.workers.works import Deadly, Faulty, Logits, SlowToArrive, prompts
 
 
 def test_the_chunks_are_those_of_one_process(cluster: Ray, model: Model) -> None:
@@ -51,6 +51,27 @@ def test_a_model_is_let_go_for_another_before_all_workers_had_it(
         assert cluster.ask(each, lambda at_worker: at_worker.weights_hash) == each.weights_hash
     for each in models:
         assert same(dict(cluster.compute(each, Logits(), items)), here(each, Logits(), items))
+
+
+def test_weights_that_change_in_place_are_given_to_the_workers_again(cluster: Ray) -> None:
+    some, items = Model(tiny("gpt2", seed=5), tiny_tokenizer(), id="tiny"), prompts(6)
+    before = dict(cluster.compute(some, Logits(), items))
+    with torch.no_grad():
+        next(some.hf.parameters()).mul_(2)
+    after = dict(cluster.compute(some, Logits(), items))
+    assert same(after, here(some, Logits(), items))
+    assert not same(after, before)
+
+
+def test_a_model_that_takes_long_to_load_is_waited_for(
+    cluster: Ray, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.ask(model, lambda _: None)
+    monkeypatch.setattr(on_ray._held.crew, "_patience", 0.5)  # type: ignore[union-attr]
+    slow = Model(tiny("gpt2", seed=6), tiny_tokenizer(), id="tiny")
+    slow.hf.slow = SlowToArrive(2.0)
+    items = prompts(3)
+    assert same(dict(cluster.compute(slow, Logits(), items)), here(slow, Logits(), items))
 
 
 def test_a_worker_that_is_killed_is_replaced(cluster: Ray, model: Model, tmp_path: Path) -> None:

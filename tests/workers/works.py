@@ -73,6 +73,24 @@ class Faulty:
         return compute
 
 
+@dataclass(frozen=True)
+class SlowToArrive:
+    """Takes its time where it is sent."""
+
+    seconds: float
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SlowToArrive:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _after_a_while, (self.seconds,)
+
+
+def _after_a_while(seconds: float) -> SlowToArrive:
+    time.sleep(seconds)
+    return SlowToArrive(seconds)
+
+
 def prompts(count: int) -> list[tuple[int, list[int]]]:
     """Items: a number, and the tokens of a prompt that begins with it."""
     return [(number, [number % 90, number % 7, 3, number // 90]) for number in range(count)]
