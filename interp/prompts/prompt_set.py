@@ -325,11 +325,13 @@ def _single_tokens(
         PromptError: A word is several tokens, or none that the tokenizer knows.
     """
     rows = []
+    known: dict[str, int | None] = {}  # tasks ask for the same words over and over
     for index, entry in enumerate(words):
         row = []
         for word in [entry] if isinstance(entry, str) else entry:
-            token = model.single_token(word)
-            if token is None:
+            if word not in known:
+                known[word] = model.single_token(word)
+            if (token := known[word]) is None:
                 pieces = model.tokenizer.convert_ids_to_tokens(model.encode(word))
                 raise PromptError(
                     f"Prompt {index}: the {what} {word!r} is {pieces} in this tokenizer and "
