@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ Chunk = dict[str, Tensor]
 NUMBER = re.compile(r"[0-9]{1,18}")
 NAMES = re.compile(r"\d{6,}\.safetensors")
 PARTIAL = ".partial"
+LARGEST = 2**32
+"""Bytes of the largest file of chunks that is read."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ def write_chunks(folder: Path, number: int, chunks: Mapping[int, Chunk]) -> Writ
 
 def read_chunks(folder: Path, written: Written) -> dict[int, Chunk]:
     """The chunks of a file. Raises Damaged."""
-    data = checked_bytes(folder, written)
+    check(folder, written, most=LARGEST)
     try:
-        tensors = load(data)
-    except SafetensorError as error:
+        tensors = load((folder / written.name).read_bytes())
+    except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise Damaged(f"is no safetensors file ({error})") from error
     chunks: dict[int, Chunk] = {}
     for key, tensor in tensors.items():
@@ -74,28 +77,36 @@ def read_chunks(folder: Path, written: Written) -> dict[int, Chunk]:
     return chunks
 
 
-def checked_bytes(folder: Path, written: Written) -> bytes:
-    """The bytes of a file, if they are those that were written. Raises Damaged."""
+def check(folder: Path, written: Written, *, most: int | None = None) -> None:
+    """Raise Damaged unless a file is what was written, and has no more than `most` bytes.
+
+    A pipe would wait, a device never end, and a link lead out of the folder.
+    """
     path = folder / written.name
     try:
-        size = path.stat().st_size
-        if size != written.bytes:
-            raise Damaged(f"has {size:,} bytes and had {written.bytes:,}")
-        data = path.read_bytes()
+        about = path.lstat()
+        if not stat.S_ISREG(about.st_mode):
+            raise Damaged("cannot be read (it is no regular file)")
+        if about.st_size != written.bytes:
+            raise Damaged(f"has {about.st_size:,} bytes and had {written.bytes:,}")
+        if most is not None and about.st_size > most:
+            raise Damaged(f"has {about.st_size:,} bytes, and no more than {most:,} are read")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
     except (OSError, ValueError) as error:  # a name that the disk cannot have is a ValueError
         raise Damaged(f"cannot be read ({one_line(error)})") from error
-    if hashlib.sha256(data).hexdigest() != written.sha256:
+    if digest.hexdigest() != written.sha256:
         raise Damaged("is not what was written: its checksum differs")
-    return data
 
 
 def sign(path: Path) -> Written:
     """What the ledger notes of a file that something else has written whole, now on the disk."""
     with path.open("rb") as file:
-        data = file.read()
+        digest = hashlib.file_digest(file, "sha256")
+        size = file.tell()
         os.fsync(file.fileno())
     sync_folder(path.parent)
-    return Written(path.name, len(data), hashlib.sha256(data).hexdigest())
+    return Written(path.name, size, digest.hexdigest())
 
 
 def sync_folder(folder: Path) -> None:

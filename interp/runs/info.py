@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import RunError, RunHeld
-from interp.runs.chunk_files import PARTIAL, Damaged, checked_bytes, counted, read_chunks
+from interp.runs.chunk_files import PARTIAL, Damaged, check, counted, read_chunks
 from interp.runs.ledger import LEDGER, Ledger
 from interp.runs.run import CHUNKS, LOCK, locked
 
@@ -45,8 +46,8 @@ class RunInfo:
 
 
 def is_run(folder: str | Path) -> bool:
-    """Whether a folder holds a ledger."""
-    return (Path(folder) / LEDGER).is_file()
+    """Whether a folder holds a ledger; a folder that cannot be read holds none."""
+    return os.path.isfile(Path(folder) / LEDGER)
 
 
 def info(folder: str | Path) -> RunInfo:
@@ -86,7 +87,12 @@ def find(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder; name one in which there are runs.")
-    return [each for each in (folder, *sorted(folder.iterdir())) if is_run(each)]
+    try:
+        return [each for each in (folder, *sorted(folder.iterdir())) if is_run(each)]
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be read ({error.strerror}); name a folder that you may read."
+        ) from error
 
 
 def verify(folder: str | Path) -> list[str]:
@@ -111,7 +117,7 @@ def verify(folder: str | Path) -> list[str]:
         result = ledger.result()
         if result is not None:
             try:
-                checked_bytes(folder, result)
+                check(folder, result)
             except Damaged as damage:
                 found.append(f"{folder / result.name} {damage}; resuming writes it again.")
     return found
@@ -132,7 +138,7 @@ def result_of(folder: str | Path) -> Path:
                 "finish it, then export it."
             )
         try:
-            checked_bytes(folder, result)
+            check(folder, result)
         except Damaged as damage:
             raise RunError(
                 f"{folder / result.name} {damage}; start the run again, which writes it anew."

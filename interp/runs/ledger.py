@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -18,6 +19,10 @@ from interp.errors import RunError, one_line
 from interp.runs.chunk_files import NAMES, PARTIAL, Written, sync_folder
 
 LEDGER = "ledger.sqlite"
+BESIDE = ("", "-wal", "-shm", "-journal")
+"""How the names of the files end that SQLite makes of one."""
+PARTIALS = tuple(f"{LEDGER}{PARTIAL}{end}" for end in BESIDE)
+"""A ledger that is being made."""
 FORMAT = {"format": "interp.Run", "version": 1}
 LONGEST = 2**26
 """Bytes of the longest value that is read: a thousand times what is ever noted."""
@@ -40,6 +45,7 @@ class Ledger:
         with self._said():
             if write and not (folder / LEDGER).exists():
                 _create(folder)
+            _require_own_files(folder)
             self.db = _connect(folder / LEDGER, write)
         try:
             with self._said():
@@ -151,15 +157,14 @@ class Ledger:
         db = self.db
         db.execute("PRAGMA trusted_schema = OFF")
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
-        if self.write:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
         found = db.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL ORDER BY name")
         if tuple(sql for (sql,) in found) != TABLES:
             raise _damaged(self.folder, "it has other tables")
         trouble = [text for (text,) in db.execute("PRAGMA quick_check(1)")]
         if trouble != ["ok"]:
             raise _damaged(self.folder, trouble[0])
+        if self.write:
+            db.execute("PRAGMA synchronous = FULL")
         if (said := self.get("format", dict)) != FORMAT:
             raise RunError(
                 f"{self.folder} is written in the format {said} and this interp reads {FORMAT}; "
@@ -181,15 +186,34 @@ class Ledger:
 
 def _create(folder: Path) -> None:
     """Make an empty ledger, which appears whole or not at all. Raises OSError, sqlite3.Error."""
+    for name in PARTIALS:  # of a process that was killed
+        (folder / name).unlink(missing_ok=True)
     partial = folder / f"{LEDGER}{PARTIAL}"
-    partial.unlink(missing_ok=True)  # of a process that was killed
-    with closing(sqlite3.connect(partial)) as db, db:
-        db.execute("PRAGMA journal_mode = MEMORY")
-        for sql in TABLES:
-            db.execute(sql)
-        db.execute("INSERT INTO meta VALUES (?, ?, ?)", _noted("format", FORMAT))
+    with closing(sqlite3.connect(partial)) as db:
+        db.execute("PRAGMA journal_mode = WAL")  # for good: no journal ever lies beside the ledger
+        with db:
+            for sql in TABLES:
+                db.execute(sql)
+            db.execute("INSERT INTO meta VALUES (?, ?, ?)", _noted("format", FORMAT))
     os.replace(partial, folder / LEDGER)
     sync_folder(folder)
+
+
+def _require_own_files(folder: Path) -> None:
+    """Raise RunError for files that lead out of the folder.
+
+    Links do, and SQLite deletes the file that a journal names: a ledger of ours has none.
+    """
+    for end in BESIDE:
+        path = folder / f"{LEDGER}{end}"
+        try:
+            kind = path.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        if end == "-journal":
+            raise _damaged(folder, f"{path.name} lies beside it, which no run writes")
+        if not stat.S_ISREG(kind):
+            raise _damaged(folder, f"{path.name} is no regular file")
 
 
 def _noted(key: str, value: Any) -> tuple[str, str, str]:

@@ -31,14 +31,14 @@ from interp.runs.chunk_files import (
     Chunk,
     Damaged,
     Written,
-    checked_bytes,
+    check,
     counted,
     read_chunks,
     sign,
     write_chunks,
 )
 from interp.runs.identity import differences, require_same
-from interp.runs.ledger import LEDGER, Ledger, cannot_be_written
+from interp.runs.ledger import LEDGER, PARTIALS, Ledger, cannot_be_written
 
 CHUNKS, LOCK = "chunks", "lock"
 PAUSE = 1.0
@@ -49,6 +49,8 @@ SHARE = 50
 """Writing a file takes at most one part in this many of the time between two,"""
 LONGEST_PAUSE = 30.0
 """unless that would be more seconds than this."""
+FULL = 2**28
+"""Bytes of chunks that do not wait any longer."""
 
 
 class Run:
@@ -92,6 +94,7 @@ class Run:
     ) -> None:
         self.folder = Path(folder)
         self._waiting: dict[int, Chunk] = {}
+        self._bytes = 0
         self._failed = False
         self._result = self.folder / result
         require_run_or_empty(self.folder)
@@ -118,6 +121,8 @@ class Run:
             require_same(self.folder, was, now)
         try:
             (self.folder / CHUNKS).mkdir(exist_ok=True)
+            if (self.folder / CHUNKS).is_symlink():
+                raise OSError(f"{CHUNKS} is a link, and leads out of the folder")
             for left in (self.folder / CHUNKS).glob(f"*{PARTIAL}"):  # of a process that was killed
                 left.unlink()
         except OSError as error:
@@ -170,7 +175,8 @@ class Run:
         A chunk with a NaN is not recorded: it is no result, and is computed again.
         """
         self._waiting[number] = chunk
-        if time.monotonic() - self._written >= self._pause:
+        self._bytes += sum(tensor.nbytes for tensor in chunk.values())
+        if time.monotonic() - self._written >= self._pause or self._bytes >= FULL:
             self.flush()
 
     def flush(self) -> None:
@@ -199,6 +205,7 @@ class Run:
                 raise
         self.done |= whole.keys()
         self._waiting.clear()
+        self._bytes = 0
         self._written = time.monotonic()
         self._pause = min(max(PAUSE, SHARE * (self._written - start)), LONGEST_PAUSE)
 
@@ -227,7 +234,7 @@ class Run:
         found = self._ledger.result()
         try:
             if found is not None:
-                checked_bytes(self.folder, found)
+                check(self.folder, found)
         except Damaged:
             return None
         return found
@@ -258,7 +265,7 @@ def require_run_or_empty(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise RunError(f"{folder} is a file; give a folder for the run.")
-    begun = {LOCK, f"{LEDGER}{PARTIAL}"}  # a kill may come before there is a ledger
+    begun = {LOCK, *PARTIALS}  # a kill may come before there is a ledger
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in begun)
     if foreign:
         raise RunError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import struct
@@ -22,9 +23,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from interp.errors import InterpError
+from interp.errors import InterpError, RunError
 from interp.results import load, place_of
-from interp.runs import Run, info, result_of, verify
+from interp.runs import Run, find, info, result_of, verify
+from interp.runs.chunk_files import LARGEST
 from tests.fuzz.hostile import BOMBS, ODD, mutations
 from tests.fuzz.saved_results import same, sweep
 from tests.fuzz.tensors import TENSOR_BOMBS
@@ -286,3 +288,129 @@ def test_reading_a_run_runs_no_code(folder: Path) -> None:
     all_harmless(folder)
     watching = False
     assert not seen
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-shm"])
+def test_a_ledger_that_leads_elsewhere_is_refused_and_left(
+    end: str, folder: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "mine.sqlite"
+    with closing(sqlite3.connect(elsewhere)) as db, db:
+        db.execute("CREATE TABLE mine (x)")
+    before = elsewhere.read_bytes()
+    (folder / f"{LEDGER}{end}").unlink(missing_ok=True)
+    (folder / f"{LEDGER}{end}").symlink_to(elsewhere)
+    for read in READERS:
+        assert harmless(folder, read) is None
+    with pytest.raises(RunError, match=rf"{LEDGER}{end} is no regular file"):
+        resumed(folder)
+    assert elsewhere.read_bytes() == before
+
+
+def test_a_journal_that_names_a_file_takes_nothing_with_it(folder: Path, tmp_path: Path) -> None:
+    """SQLite deletes the super-journal that a journal names once it has rolled back."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    journal(folder, victim)
+    with pytest.raises(RunError, match=rf"{LEDGER}-journal lies beside it, which no run writes"):
+        resumed(folder)
+    all_harmless(folder)
+    assert victim.read_bytes() == b"mine"
+
+
+def journal(folder: Path, names: Path) -> None:
+    """A ledger in the mode of journals, and beside it a hot one that names a file."""
+    with closing(sqlite3.connect(folder / LEDGER)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+        size = db.execute("PRAGMA page_size").fetchone()[0]
+    pages, name = (folder / LEDGER).stat().st_size // size, str(names).encode()
+    magic = bytes.fromhex("d9d505f920a163d7")
+    header = magic + struct.pack(">IIIII", 0, 0, pages, 512, size)
+    checksum = sum(signed - 256 if signed > 127 else signed for signed in name) & 0xFFFFFFFF
+    end = struct.pack(">I", 2**30 // size + 1) + name
+    end += struct.pack(">II", len(name), checksum) + magic
+    (folder / f"{LEDGER}-journal").write_bytes(header.ljust(512, b"\0") + end)
+
+
+def resumed(folder: Path) -> None:
+    with Run(folder, kind="x", result="x.safetensors", identity={"n": 3}):
+        pass
+
+
+def test_a_ledger_of_another_program_is_not_changed(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as db, db:
+        db.execute("CREATE TABLE mine (x)")
+    before = (tmp_path / LEDGER).read_bytes()
+    with pytest.raises(RunError, match="it has other tables"):
+        resumed(tmp_path)
+    assert (tmp_path / LEDGER).read_bytes() == before
+
+
+def test_chunks_that_lead_elsewhere_are_refused(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.partial").touch()
+    shutil.rmtree(folder / "chunks")
+    (folder / "chunks").symlink_to(elsewhere)
+    with pytest.raises(RunError, match="chunks is a link, and leads out of the folder"):
+        resumed(folder)
+    assert [path.name for path in elsewhere.iterdir()] == ["mine.partial"]
+
+
+@pytest.mark.parametrize("place", [CHUNK, "x.safetensors"])
+@pytest.mark.parametrize("what", ["pipe", "device", "link", "folder"])
+def test_what_is_no_file_is_not_waited_for(what: str, place: str, folder: Path) -> None:
+    path = folder / place
+    size, digest = 0, hashlib.sha256(b"").hexdigest()
+    kept = path.rename(path.with_name("kept"))
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if what == "device" else kept)
+        size, digest = (0, digest) if what == "device" else (kept.stat().st_size, sha256(kept))
+    if place == CHUNK:
+        forge(folder, f"UPDATE files SET bytes = {size}, sha256 = '{digest}'")
+    else:
+        note(folder, "result", {"name": place, "bytes": size, "sha256": digest})
+    assert "cannot be read (it is no regular file)" in verify(folder)[0]
+    all_harmless(folder)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_chunks_beyond_all_measure_are_not_read(folder: Path) -> None:
+    with (folder / CHUNK).open("r+b") as file:
+        file.truncate(LARGEST + 1)
+    forge(folder, f"UPDATE files SET bytes = {LARGEST + 1}")
+    assert "and no more than 4,294,967,296 are read" in verify(folder)[0]
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "F8_E8M0"])
+def test_numbers_of_a_kind_that_torch_has_not_are_damage(dtype: str, folder: Path) -> None:
+    header = json.dumps(
+        {"0/values": {"dtype": dtype, "shape": [8], "data_offsets": [0, 8]}}
+    ).encode()
+    (folder / CHUNK).write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    path = folder / CHUNK
+    forge(folder, f"UPDATE files SET bytes = {path.stat().st_size}, sha256 = '{sha256(path)}'")
+    assert len(verify(folder)) == 1
+
+
+def test_a_folder_without_permission_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another user meets it; root may read all."""
+
+    def refused(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(RunError, match=r"cannot be read \(Permission denied\)"):
+        find(tmp_path)
+    monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(RunError, match=r"has no ledger\.sqlite"):
+        info(tmp_path)
