@@ -190,11 +190,12 @@ def _create(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     partial = folder / f"{LEDGER}{PARTIAL}"
     with closing(sqlite3.connect(partial)) as db:
-        db.execute("PRAGMA journal_mode = WAL")  # for good: no journal ever lies beside the ledger
+        db.execute("PRAGMA journal_mode = MEMORY")
         with db:
             for sql in TABLES:
                 db.execute(sql)
             db.execute("INSERT INTO meta VALUES (?, ?, ?)", _noted("format", FORMAT))
+        db.execute("PRAGMA journal_mode = WAL")  # now, so that a journal never lies beside it
     os.replace(partial, folder / LEDGER)
     sync_folder(folder)
 

@@ -158,7 +158,7 @@ def said(log: Path) -> str:
 
 def told_out_of_memory(log: Path) -> bool:
     """Whether a child ended with the error of a part of the sweep that does not fit."""
-    return said(log).startswith("ModelError: ")
+    return said(log).startswith("OutOfMemory: ")
 
 
 def fell_out_of_memory(ended: int, log: Path) -> bool:
