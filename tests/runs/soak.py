@@ -165,6 +165,7 @@ class Soak:
     def _full_disk(self) -> None:
         disk = os.statvfs(self.nursery.inside(self.disk))
         pages = disk.f_blocks - disk.f_bfree + self.chance.randrange(40)
+        pages = max(pages, 1)  # none would mean no limit at all, which cannot be taken back
         self.nursery.do("mount", "-o", f"remount,size={pages * PAGE}", self.disk)
         ended = self._sweep()
         assert ended == 0 or "and what it holds is kept" in said(self.log), said(self.log)
