@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+import tests.checked  # noqa: F401 - the hook calls it by its name
+
 CI = "CI" in os.environ
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 BROWSER = (
@@ -41,7 +43,7 @@ CHECKED = [
     if (each.suffix == ".py" or (each / "__init__.py").exists())
     and each.stem not in ("__init__", "sites")  # which hold no tensors, and are asked all the time
 ]
-install_import_hook(CHECKED, "beartype.beartype")  # before the first import of interp
+install_import_hook(CHECKED, "tests.checked.checked")  # before the first import of interp
 
 settings.register_profile("interp", deadline=None, derandomize=CI)
 settings.load_profile("interp")
@@ -50,6 +52,14 @@ settings.load_profile("interp")
 def pytest_xdist_auto_num_workers() -> int:
     """One worker for each core that is lent, and no more than memory holds models for."""
     return min(CORES, 8)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that share a cluster come first, so that one process runs them all.
+
+    One that has nothing left to do takes over the last tests of another, and would start a second.
+    """
+    items.sort(key=lambda item: "workers" not in item.path.parts)
 
 
 def pytest_report_header() -> str | None:

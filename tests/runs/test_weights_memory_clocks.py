@@ -52,7 +52,9 @@ def test_where_memory_runs_out_batches_are_halved_and_no_bit_changes(
 def test_where_not_even_one_fits_what_was_done_is_kept(nursery: Nursery, tmp_path: Path) -> None:
     folder, log = tmp_path / "run", tmp_path / "log"
     assert nursery.sweep(folder, log, kind="wide", spare=0.0) == 1
-    assert said(log).startswith("OutOfMemory: One intervention on one group of prompts does not fit")
+    assert said(log).startswith(
+        "OutOfMemory: One intervention on one group of prompts does not fit"
+    )
     assert failures(log) > 3
     known = recorded(folder)
     assert known == set(computed(log))
