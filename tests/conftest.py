@@ -4,6 +4,7 @@ checked at run time.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -24,6 +25,8 @@ NO_BROWSER = (
     "Chromium and chromedriver are not both on PATH; install them with "
     "`apt-get install chromium chromium-driver`, or leave these tests out with -m 'not browser'"
 )
+
+gc.disable()  # what is imported stays; see pytest_collection_finish
 
 # Before the first import of the libraries that read them. Hosts with many cores lend few of them to
 # a container: counting the lent ones keeps torch from starting more threads than can run.
@@ -60,6 +63,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     One that has nothing left to do takes over the last tests of another, and would start a second.
     """
     items.sort(key=lambda item: "workers" not in item.path.parts)
+
+
+def pytest_collection_finish() -> None:
+    """Look for cycles again, but never in what was imported: millions of objects that stay."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_report_header() -> str | None:

@@ -155,6 +155,7 @@ class Ledger:
     def _check(self) -> None:
         """Raise RunError unless this is a whole ledger of ours."""
         db = self.db
+        db.text_factory = bytes.decode  # or sqlite3 calls what is no UTF-8 an error of the disk
         db.execute("PRAGMA trusted_schema = OFF")
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
         found = db.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL ORDER BY name")

@@ -414,3 +414,12 @@ def test_a_folder_without_permission_is_told(
     monkeypatch.setattr(os, "stat", refused)
     with pytest.raises(RunError, match=r"has no ledger\.sqlite"):
         info(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["meta.value", "files.name", "history.what"])
+def test_text_that_is_no_text_is_damage(place: str, folder: Path) -> None:
+    table, column = place.split(".")
+    forge(folder, f"UPDATE {table} SET {column} = CAST(X'7BFF' AS TEXT)")
+    with pytest.raises(RunError, match=r"The ledger of .* is damaged \('utf-8' codec"):
+        info(folder) if table == "history" else resumed(folder)
+    all_harmless(folder)
