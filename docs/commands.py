@@ -26,11 +26,12 @@ notebooks.
 |---|---|
 | 0 | done |
 | 1 | an error, told in one sentence on stderr |
-| 2 | wrong usage: an option or a value that the command does not take |
+| 2 | wrong usage: an unknown option, a number out of range, options that do not go together |
 | 130 | stopped by Ctrl-C (143: by SIGTERM), after a line that says what is kept |
 
-With `--json`, stdout says `{"error": ..., "kind": ...}` of an error too. `interp verify` and
-`interp runs verify` end with 1 if something does not hold, and so does a pipe that nobody reads.
+With `--json`, stdout says `{"error": ..., "kind": ...}` of an error too, and nothing of a command
+that was stopped. `interp verify` and `interp runs verify` end with 1 if something does not hold,
+and so does a command whose output nobody reads any more.
 
 `interp --install-completion` makes Tab complete commands, options, models, tasks, metrics, methods
 and kinds of heads. `interp --debug COMMAND` shows the traceback of an error.
@@ -38,19 +39,22 @@ and kinds of heads. `interp --debug COMMAND` shows the traceback of an error.
 
 
 def page() -> str:
-    """The whole page, as Markdown."""
-    return "\n".join([HEAD, *_commands(typer.main.get_command(app))])
+    """The whole page, as Markdown: the commands of each panel of `interp --help` together."""
+    commands: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    panels = dict.fromkeys(command.rich_help_panel for command in commands.values())
+    parts = [HEAD]
+    for panel in panels:
+        parts.append(f"## {panel}\n")
+        inside = {name: each for name, each in commands.items() if each.rich_help_panel == panel}
+        parts += _commands(inside, "interp")
+    return "\n".join(parts)
 
 
-def _commands(group: Any, words: str = "interp", panel: str = "") -> Iterator[str]:
-    for name, command in group.commands.items():
-        here = getattr(command, "rich_help_panel", None)
-        if here and here != panel:
-            panel = here
-            yield f"## {panel}\n"
+def _commands(commands: dict[str, Any], words: str) -> Iterator[str]:
+    for name, command in commands.items():
         if hasattr(command, "commands"):
             yield f"### `{words} {name}`\n\n{command.help}\n"
-            yield from _commands(command, f"{words} {name}", panel)
+            yield from _commands(command.commands, f"{words} {name}")
         else:
             yield from _command(f"{words} {name}", command)
 

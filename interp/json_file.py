@@ -222,7 +222,8 @@ def unseal(
     """What stands below the header that `to_text` wrote; the arguments are as of `read_json_file`.
 
     Raises:
-        FileFormatError: Another format or version, other entries, or another hash than it had.
+        FileFormatError: Another format or version, other entries, values that JSON does not know,
+            or another hash than it had.
     """
     kind = format.removeprefix("interp.")
     kind = f"{'an' if kind[0] in 'AEIOaeio' else 'a'} {kind}"
@@ -240,6 +241,10 @@ def unseal(
     except UnicodeEncodeError as error:
         raise FileFormatError(
             f"{path} has a text with half a letter in it ({one_line(error)}); {way_out}."
+        ) from error
+    except (TypeError, ValueError) as error:  # of a table in another format
+        raise FileFormatError(
+            f"{path} holds what JSON does not know ({one_line(error)}); {way_out}."
         ) from error
     if told.get("sha256", found) != found:
         raise FileFormatError(

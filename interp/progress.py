@@ -36,21 +36,24 @@ def track(items: Sequence[Item], what: str, *, shown: bool = True) -> Iterator[I
     environment, nothing is written. A loop inside the loop has a bar of its own under this one. A
     single item has no bar: that of the loop around it tells more.
     """
-    if not shown or len(items) < 2 or os.environ.get("INTERP_PROGRESS") == "0":
+    console = Console(stderr=True)
+    if not shown or len(items) < 2 or not is_wanted(console):
         yield from items
         return
-    console = Console(stderr=True)
     if console.is_jupyter:
         bar = _below_the_cell(what, len(items))
-    elif console.is_terminal and not console.is_dumb_terminal:
-        bar = _on_the_terminal(console, what, len(items))
     else:
-        yield from items
-        return
+        bar = _on_the_terminal(console, what, len(items))
     with bar as advance:
         for item in items:
             yield item
             advance()
+
+
+def is_wanted(console: Console) -> bool:
+    """Whether a bar is wanted, and can be drawn there."""
+    can = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
+    return can and os.environ.get("INTERP_PROGRESS") != "0"
 
 
 class _Bars(Progress):

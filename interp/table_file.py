@@ -26,11 +26,21 @@ from interp.json_file import (
     unseal,
     write_json,
 )
-from interp.parquet_footer import footer
+from interp.parquet_footer import footer, most_bytes
 
 FIRST, EACH = 2**20, 32
 """A file may hold this many values, and this many more for each of its bytes. Real ones hold less
 than three in a byte, and a forged one would fill the memory."""
+LETTERS = 8
+"""Bytes that a value may have on average: a long text in a dictionary stands there once for all."""
+
+TYPES = (
+    *(pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating),
+    pa.types.is_string,
+)
+"""What a column may hold, or lists of it."""
+BROKEN = (OSError, ValueError, LookupError, ArithmeticError, MemoryError, pa.ArrowException)
+"""What a damaged or forged Parquet file leads to."""
 
 
 def write_table(
@@ -66,7 +76,8 @@ def read_table(
     """What `write_table` was told; the arguments are those of `interp.json_file.read_json_file`.
 
     Raises:
-        FileFormatError: As `read_json_file`; also more rows than the bytes of a file can hold.
+        FileFormatError: As `read_json_file`; also more rows or text than the bytes of a file can
+            hold, and columns of other types or packed otherwise than `write_table` does it.
     """
     parquet = path.suffix == ".parquet"
     told = _parquet(path, columns, way_out) if parquet else read_json(path, way_out=way_out)
@@ -82,26 +93,36 @@ def _parquet(path: Path, columns: str, way_out: str) -> Any:
     """What the JSON twin of a file holds."""
     size = require_file(path, most=LARGEST, way_out=way_out)
     try:
-        _require_real(path, size, way_out)
+        _require_small(path, size)
         with pq.ParquetFile(path) as file:
+            _require_types(file.schema_arrow)
             table = file.read()
+        table.validate(full=True)
         told = decode((table.schema.metadata or {}).get(b"interp", b"null"))
         rows = table.to_pydict()
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except BROKEN as error:
         raise FileFormatError(f"{path} is not whole ({one_line(error)}); {way_out}.") from error
     plain = {name: _plain(values) for name, values in rows.items()}
     return {**told, columns: plain} if isinstance(told, dict) else told
 
 
-def _require_real(path: Path, size: int, way_out: str) -> None:
-    """Raise FileFormatError for a file that would take far more memory than its bytes."""
+def _require_small(path: Path, size: int) -> None:
+    """Raise ValueError for a file that would take far more memory than its bytes."""
     rows, parts = footer(path)
     values = max(rows, sum(part.values for part in parts))
     unpacked = sum(part.unpacked for part in parts)
-    if max(values, unpacked // 8) > FIRST + EACH * size:
-        raise FileFormatError(
-            f"{path} has {size:,} bytes and announces {values:,} values in {unpacked:,}; {way_out}."
-        )
+    most = FIRST + EACH * size
+    if max(values, unpacked // LETTERS) > most:
+        raise ValueError(f"it announces {values:,} values in {unpacked:,} bytes")
+    if (found := most_bytes(path, parts)) > LETTERS * most:
+        raise ValueError(f"it holds texts that would take {found:,} bytes")
+
+
+def _require_types(schema: pa.Schema) -> None:
+    for column in schema:
+        inner = column.type.value_type if pa.types.is_list(column.type) else column.type
+        if not any(is_one(inner) for is_one in TYPES):
+            raise ValueError(f"{column.name!r:.80} is of {column.type}")
 
 
 def _plain(values: list[Any]) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from interp.json_file import decode, require_file
 SIGNATURE = "sha256"
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Formats of numbers that everything here calculates with."""
+EMPTY = 2**20
+"""Rows or columns that a tensor without numbers may have, and as many as its file has bytes."""
 
 
 def write_tensor_file(
@@ -121,8 +124,8 @@ def open_tensor_file(path: str | Path, *, way_out: str) -> Iterator[TensorFile]:
         way_out: What to do about a file that cannot be read, as the end of a sentence.
 
     Raises:
-        FileFormatError: No file, one that is truncated or of another kind, or a larger one than
-            what memory is free.
+        FileFormatError: No file, one that is truncated or of another kind, a larger one than
+            what memory is free, or a tensor that has no numbers and a great shape.
     """
     size, free = require_file(path, most=2**63, way_out=way_out), psutil.virtual_memory().available
     if size > free:
@@ -132,9 +135,19 @@ def open_tensor_file(path: str | Path, *, way_out: str) -> Iterator[TensorFile]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            yield TensorFile(path, file.metadata() or {}, way_out, file)
+            found = TensorFile(path, file.metadata() or {}, way_out, file)
+            _require_small_shapes(found, max(size, EMPTY))
+            yield found
     except (OSError, MemoryError, SafetensorError) as error:
         raise FileFormatError(f"{path} cannot be read ({one_line(error)}); {way_out}.") from error
+
+
+def _require_small_shapes(found: TensorFile, most: int) -> None:
+    """Raise FileFormatError for a tensor without numbers that would still be gone through."""
+    for name in found._file.keys():  # noqa: SIM118 - no mapping
+        shape = found._file.get_slice(name).get_shape()
+        if 0 in shape and max(*shape, math.prod(shape[: shape.index(0)])) > most:
+            raise found.broken(f"{name[:80]!r} has no numbers and the shape {shape}")
 
 
 def misfit_of(tensor: Tensor) -> str | None:

@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -73,6 +74,12 @@ def pytest_collection_finish() -> None:
 
 def pytest_report_header() -> str | None:
     return None if BROWSER and DRIVER else f"browser tests: {NO_BROWSER}"
+
+
+@pytest.fixture
+def types_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call is checked, as for a user who gives a wrong type."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -44,21 +44,29 @@ class Shards:
     def __getitem__(self, name: str) -> Shaped[Tensor, "prompts ..."]:
         if name not in self:
             raise KeyError(name)
-        found = torch.cat([self._part(each, name) for each in self.index["shards"]])
-        shape, dtype = self.index["hooks"][name]["shape"], self.index["hooks"][name]["dtype"]
-        if list(found.shape) != shape or str(found.dtype) != f"torch.{dtype}":
-            raise FileFormatError(
-                f"{self.folder} holds {name!r:.80} of shape {list(found.shape)} in {found.dtype}, "
-                f"and {INDEX} says {shape} in {dtype}; {WAY_OUT}."
-            )
-        return found
+        shape = self.index["hooks"][name]["shape"]
+        parts = [self._part(shard, name) for shard in self.index["shards"]]
+        if sum(map(len, parts)) != shape[0]:
+            raise self._misfit(name, [sum(map(len, parts)), *shape[1:]], parts[0].dtype)
+        return torch.cat(parts)
 
     def _part(self, shard: dict[str, Any], name: str) -> Shaped[Tensor, "prompts ..."]:
+        told = self.index["hooks"][name]
         with open_tensor_file(self.folder / shard["file"], way_out=WAY_OUT) as file:
             found = file.tensor(name)
             if "sha256" in shard and shard["sha256"].get(name) != signature({}, {name: found}):
                 raise file.broken(f"the hash of {name} is another than it had")
-            return found
+        fits = found.ndim > 0 and list(found.shape[1:]) == told["shape"][1:]
+        if not fits or str(found.dtype) != f"torch.{told['dtype']}":
+            raise self._misfit(name, list(found.shape), found.dtype)
+        return found
+
+    def _misfit(self, name: str, shape: list[int], dtype: torch.dtype) -> FileFormatError:
+        told = self.index["hooks"][name]
+        return FileFormatError(
+            f"{self.folder} holds {name!r:.80} of shape {shape} in {dtype}, and {INDEX} says "
+            f"{told['shape']} in {told['dtype']}; {WAY_OUT}."
+        )
 
     def __contains__(self, name: object) -> bool:
         return name in self.index["hooks"]
@@ -127,7 +135,7 @@ def read(folder: Path) -> tuple[Shards, dict[str, Tensor]]:
 
     Raises FileFormatError for a folder that something else wrote, or that is not whole.
     """
-    if not (folder / INDEX).is_file():
+    if not os.path.isfile(folder / INDEX):  # also of a folder that may not be entered
         raise FileFormatError(
             f"{folder} has no {INDEX}, so it is not a folder of activations; {WAY_OUT}."
         )
@@ -158,6 +166,7 @@ def _require_index(folder: Path, index: dict[str, Any]) -> None:
             ):
                 continue
         raise ValueError(f"{name!r:.80} has no shape and dtype")
+    files: set[str] = set()
     for shard in index["shards"]:
         name = shard["file"]
         if not (isinstance(name, str) and _SHARD.fullmatch(name)):
@@ -172,6 +181,9 @@ def _require_index(folder: Path, index: dict[str, Any]) -> None:
             )
         if not isinstance(shard.get("sha256", {}), dict):
             raise ValueError(f"{name} has no hashes")
+        files.add(os.path.realpath(path))
+    if len(files) < len(index["shards"]):
+        raise FileFormatError(f"{folder / INDEX} names one shard twice; {WAY_OUT}.")
     if not index["shards"] or not isinstance(index["provenance"].get("model"), str):
         raise ValueError("it has no shards, or no model")
     _require_inside(folder / LAYOUT, folder)

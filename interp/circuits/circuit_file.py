@@ -27,6 +27,8 @@ ENTRIES = ("shape", "edges", "nodes", "places", "labels", "provenance")
 WAY_OUT = "write one with Circuit.save or `interp circuit MODEL --task TASK --out c.json`"
 LARGEST = 2_000_000
 """Edges of the largest model that a file may describe, in 0.6 GB. Llama-8B has 0.8 million."""
+MOST_NODES = 20_000
+"""Its nodes. Llama-405B has 16 thousand; as many heads in one layer would take a minute to read."""
 LARGEST_SCORE = 3.40282347e38
 """The largest float32, in the nine digits in which it is written."""
 
@@ -52,10 +54,11 @@ def to_json(circuit: Circuit, name: str) -> str:
     Raises FileFormatError for what no file can hold; `name` is the file that it is for.
     """
     shape = circuit.shape
-    if shape.n_edges > LARGEST:
+    if _too_large(shape):
         raise FileFormatError(
-            f"{name} cannot be written: the model has {shape.n_edges:,} edges and no more than "
-            f"{LARGEST:,} are read again; save circuits of a smaller model."
+            f"{name} cannot be written: the model has {shape.n_edges:,} edges between "
+            f"{shape.n_nodes:,} nodes, and no more than {LARGEST:,} between {MOST_NODES:,} are "
+            "read again; save circuits of a smaller model."
         )
     edges = {
         str(edge): {"score": score, "kept": kept}
@@ -140,12 +143,16 @@ def shape_of(data: dict[str, Any]) -> Shape:
     if not all(isinstance(flag, bool) for flag in flags):
         raise ValueError(f"parallel and has_mlp are {flags!r:.80}")
     shape = Shape(*sizes, *flags)
-    if shape.n_heads % shape.n_kv_heads or shape.n_edges > LARGEST:
+    if shape.n_heads % shape.n_kv_heads or _too_large(shape):
         raise ValueError(
             f"no model has layers, heads and groups of heads of {sizes!r:.80}, or there are more "
-            f"than {LARGEST:,} edges"
+            f"than {LARGEST:,} edges or {MOST_NODES:,} nodes"
         )
     return shape
+
+
+def _too_large(shape: Shape) -> bool:
+    return shape.n_edges > LARGEST or shape.n_nodes > MOST_NODES
 
 
 def _known(name: str, names: dict[str, Known]) -> Known:

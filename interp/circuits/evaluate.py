@@ -33,7 +33,7 @@ from interp.plots.colors import MISSING
 from interp.prompts import PromptSet
 from interp.provenance import provenance
 from interp.saved import Saved
-from interp.workers import Engine, Here
+from interp.workers import Engine, engine_or_here
 from interp.workers.opened import opened
 
 FORMS = ("f", "f_mean_of_ratios", "share", "difference")
@@ -271,7 +271,7 @@ def evaluate(
     named = {"circuit": circuits} if isinstance(circuits, Circuit) else dict(circuits)
     require_shape(model, list(named.values()))
     require_ablation(prompts, ablation, over=over, fit=fit)
-    measure, engine = resolve_metric(metric), engine or Here()
+    measure, engine = resolve_metric(metric), engine_or_here(engine)
     drawn = [[circuit, *random_circuits(circuit, random, seed=seed)] for circuit in named.values()]
     about: dict[str, Any] = {"ablation": ablation, "over": over, "metric": measure.name}
     about |= {"random": random, "random_seed": seed}

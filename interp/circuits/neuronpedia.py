@@ -74,8 +74,10 @@ def read_neuronpedia(path: str | Path) -> Circuit:
 
 def _graph(circuit: Circuit, slug: str) -> dict[str, Any]:
     columns = _columns(circuit)
+    # from the last to the first, for a role may be called as the first column is
+    numbers = {name: number for number, name in reversed([*enumerate(columns)])}
     shown = [Input(), *circuit.nodes, Logits()]
-    nodes = {node: _node(node, circuit, columns) for node in shown}
+    nodes = {node: _node(node, circuit, numbers, len(columns) - 1) for node in shown}
     ids = {node: drawn["node_id"] for node, drawn in nodes.items()}
     return {
         "metadata": {
@@ -109,9 +111,10 @@ def _columns(circuit: Circuit) -> list[str]:
     return [EVERYWHERE, *sorted(roles, key=lambda role: role == "END")]
 
 
-def _node(node: Site, circuit: Circuit, columns: list[str]) -> dict[str, Any]:
+def _node(node: Site, circuit: Circuit, columns: dict[str, int], last: int) -> dict[str, Any]:
+    """A node as it is drawn; `columns` are the numbers of those that roles have."""
     roles = circuit.places.get(node, ())
-    column = columns.index(roles[0]) if roles else 0
+    column = columns[roles[0]] if roles else 0
     layer, index, kind = str(node.layer), circuit.shape.n_heads, "mlp"
     if isinstance(node, Head):
         index, kind = node.head, "attention head"
@@ -119,7 +122,7 @@ def _node(node: Site, circuit: Circuit, columns: list[str]) -> dict[str, Any]:
         layer, index, kind = "E", 0, "embedding"
     if isinstance(node, Logits):
         layer, index, kind = str(circuit.shape.n_layers + 1), 0, "logit"
-        column = len(columns) - 1
+        column = last
     named = [str(node), *circuit.labels.get(node, ())]
     return {
         "node_id": f"{layer}_{index}_{column}",

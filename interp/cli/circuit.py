@@ -50,15 +50,19 @@ def circuit(
         ),
     ] = "eap-ig-inputs",
     size: Annotated[
-        str, typer.Option(help="Edges (or nodes) to keep: a number, or a share such as 0.05.")
-    ] = "0.05",
+        str | None,
+        typer.Option(help="Edges (or nodes) to keep: a number, or a share; 0.05 by default."),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Keep scores from this on instead; tau of acdc.")
     ] = None,
     select: Annotated[
-        str,
-        typer.Option(help=f"{', '.join(names.SELECTIONS)}.", autocompletion=complete.selections),
-    ] = "top",
+        str | None,
+        typer.Option(
+            help=f"{', '.join(names.SELECTIONS)}; top by default.",
+            autocompletion=complete.selections,
+        ),
+    ] = None,
     metric: MetricName = "logit_diff",
     ablation: Ablation = "counterfactual",
     n: Annotated[int, typer.Option(min=2, help="Prompts to find it on, and to judge it on.")] = 32,
@@ -95,6 +99,10 @@ def circuit(
     from interp.models import load
 
     chosen = threshold is None and method != "acdc"
+    for name, value in (("size", size), ("select", select)):
+        if value is not None and not chosen:
+            raise typer.BadParameter(f"--{name} means nothing with --threshold, or with acdc.")
+    size, select = size or "0.05", select or "top"
     place: dict[str, Any] = {"address": address, "workers": workers, "gpus": gpus}
     place |= {"devices": devices}
     computing = engine_of(engine, **place)

@@ -40,7 +40,7 @@ Seed = Annotated[int, typer.Option(help="Seed of all that is drawn at random.")]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda, cuda:1, mps; by default the best there is.",
+        help="cpu, cuda, cuda:1, mps, or auto for all; by default the best there is.",
         autocompletion=complete.devices,
     ),
 ]

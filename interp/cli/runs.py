@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -180,6 +181,8 @@ def rm(
     from interp.cli import show
 
     known = store.info(run)
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise RunError(f"{run} is not removed, since nobody can be asked here; add --yes.")
     if not yes:
         what = f"{run}, {known.state}, {_chunks(known)} chunks, {_size(known.bytes)}"
         typer.confirm(f"Remove {what}?", abort=True, err=True)

@@ -100,6 +100,7 @@ def scan(
     if checkpoints is not None:
         refused = {"revision": revision, "threshold": threshold, "card": card, "run": run}
         refused |= {"devices": devices, "engine": None if engine == "here" else engine}
+        refused |= {"address": address, "workers": workers, "gpus": gpus}
         for name, value in refused.items():
             if value is not None:
                 raise typer.BadParameter(f"--{name} means nothing with --checkpoints.")

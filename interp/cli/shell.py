@@ -16,6 +16,9 @@ from typer.core import TyperGroup
 from interp.cli import show
 from interp.errors import InterpError
 
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Of every wrong use of a command, wherever typer keeps the class."""
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM. What is kept after Ctrl-C is kept after it too."""
@@ -45,6 +48,11 @@ class Shell(TyperGroup):
         except KeyboardInterrupt as stop:
             typer.echo(f"Stopped: {str(stop) or show.kept()}", err=True)
             raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from stop
+        except USAGE_ERROR as error:
+            if as_json:
+                told = " ".join(error.format_message().split())
+                show.print_json({"error": told, "kind": "UsageError"})
+            raise
         except (InterpError, OSError) as error:
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise

@@ -60,8 +60,11 @@ def sweep(
         ),
     ] = None,
     over: Annotated[
-        str, typer.Option(help="Of mean: all tokens, or those of a position, role or template.")
-    ] = "all",
+        str | None,
+        typer.Option(
+            help="Of mean: the tokens of a position, role or template; all together by default."
+        ),
+    ] = None,
     direction: Annotated[
         str | None, typer.Option(help="Of patch: denoise, or noise for the reverse.")
     ] = None,
@@ -107,6 +110,9 @@ def sweep(
         direction = direction or "denoise"
     elif direction is not None:
         raise typer.BadParameter(f"{method} has no direction; only patch has.")
+    if over is not None and method != "mean":
+        raise typer.BadParameter(f"{method} is not taken over tokens; only mean is.")
+    over = over or "all"
     place: dict[str, Any] = {"address": address, "workers": workers, "gpus": gpus}
     place |= {"devices": devices}
     computing = engine_of(engine, **place)

@@ -222,7 +222,7 @@ def apply(
 
     Examples:
     interp vectors apply polymath v.safetensors "Q: hot\\nA:"
-    interp vectors apply polymath v.safetensors "Q: hot\\nA:" --scale -2 --json
+    interp vectors apply polymath function.safetensors "Q: hot\\nA:" --scale -2 --json
     """
     from interp.cli import show
     from interp.generation import generate

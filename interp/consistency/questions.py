@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Int
@@ -19,6 +19,44 @@ from interp.saved import register
 from interp.tasks import Split
 from interp.tasks.coin_flip import ANSWER, THINKING, CoinFlip
 from interp.tasks.words import keep_single_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """Labels, as what questions share: equal only to those of the same tuple.
+
+    Without it each of many questions with many labels would go through all of them.
+    """
+
+    labels: tuple[str, ...]
+
+    def __hash__(self) -> int:
+        return id(self.labels)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Choice) and self.labels is other.labels
+
+
+@lru_cache(maxsize=8)
+def _numbers(choice: _Choice) -> dict[str, int]:
+    """The number of each label; of those that are given twice, the last."""
+    return {label: number for number, label in enumerate(choice.labels)}
+
+
+@lru_cache(maxsize=8)
+def _small(choice: _Choice) -> dict[str, int]:
+    """The number of each label in small letters; of those that are alike, the first."""
+    numbered = [*enumerate(choice.labels)]
+    return {label.lower(): number for number, label in reversed(numbered)}
+
+
+@lru_cache(maxsize=8)
+def _behind(conclusion: str, choice: _Choice) -> re.Pattern[str]:
+    """Any label behind a conclusion; the longest that is there."""
+    longest = sorted(map(re.escape, choice.labels), key=len, reverse=True)
+    return re.compile(
+        rf"{re.escape(conclusion.strip())}\s*({'|'.join(longest)})(?!\w)", re.IGNORECASE
+    )
 
 
 @register
@@ -54,11 +92,12 @@ class Question:
     rule: str = ""
 
     def __post_init__(self) -> None:
-        if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
+        numbers = _numbers(_Choice(self.labels))
+        if len(numbers) != len(self.labels) or len(numbers) < 2:
             raise TaskError(
                 f"The labels {list(self.labels)} are no choice; give two or more different ones."
             )
-        if self.answer not in self.labels:
+        if self.answer not in numbers:
             raise TaskError(
                 f"The answer {self.answer!r} is none of the labels {list(self.labels)}; add it."
             )
@@ -74,14 +113,14 @@ class Question:
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """The rule, compiled."""
-        longest = sorted(map(re.escape, self.labels), key=len, reverse=True)
-        default = rf"{re.escape(self.conclusion.strip())}\s*({'|'.join(longest)})(?!\w)"
-        return re.compile(self.rule or default, re.IGNORECASE)
+        if self.rule:
+            return re.compile(self.rule, re.IGNORECASE)
+        return _behind(self.conclusion, _Choice(self.labels))
 
     @property
     def right(self) -> int:
         """The number of the right label."""
-        return self.labels.index(self.answer)
+        return _numbers(_Choice(self.labels))[self.answer]
 
     @property
     def hash(self) -> str:
@@ -101,10 +140,10 @@ class Question:
 
         None if the rule finds no label that begins at character `start` or later.
         """
-        known = [label.lower() for label in self.labels]
+        known = _small(_Choice(self.labels))
         for match in self.pattern.finditer(text):
             if match.start(1) >= start and match[1].lower() in known:
-                return known.index(match[1].lower()), match.start(1)
+                return known[match[1].lower()], match.start(1)
         return None
 
 
@@ -141,13 +180,14 @@ def labels_of(questions: Sequence[Question]) -> tuple[str, ...]:
     """
     if not questions:
         raise TaskError("There are no questions; give at least one.")
+    shared = questions[0].labels
     for question in questions:
-        if question.labels != questions[0].labels:
+        if question.labels is not shared and question.labels != shared:
             raise TaskError(
                 f"The labels {list(question.labels)} of {question.text[:60]!r} are not those of "
-                f"the first question, {list(questions[0].labels)}; measure each kind on its own."
+                f"the first question, {list(shared)}; measure each kind on its own."
             )
-    return questions[0].labels
+    return shared
 
 
 def label_tokens(model: Model, question: Question) -> Int[Tensor, " labels"]:

@@ -30,7 +30,7 @@ from interp.prompts import PromptSet
 from interp.provenance import provenance
 from interp.runs import Chunk
 from interp.sites import Site
-from interp.workers import Engine, Here, kept_and_computed
+from interp.workers import Engine, engine_or_here, kept_and_computed
 
 WRITTEN = {"z", "mlp_out"}
 """What is kept of the run that values are taken from: the outputs of heads and MLPs."""
@@ -154,7 +154,7 @@ def sweep_pairs(
     `kinds` are the parts of the clean run that it wants, `how` is for the provenance. What was
     finished before an error or an interrupt is its attribute `partial`.
     """
-    measure, used = resolve_metric(metric), engine or Here()
+    measure, used = resolve_metric(metric), engine_or_here(engine)
     base = swapped(prompts) if direction == "denoise" else prompts
     options = {"method": method, "direction": direction, "effect": "total", **how}
     edits = {"interventions": len(rides.sites), "edits": sites_hash(rides.sites)}

@@ -40,7 +40,7 @@ from interp.progress import track
 from interp.prompts import PromptSet
 from interp.runs import Chunk, Run
 from interp.sites import Site
-from interp.workers import Engine, Here, kept_and_computed
+from interp.workers import Engine, engine_or_here, kept_and_computed
 from interp.workers.opened import foreign, require_shapes, settle_chunks, threads_of
 
 
@@ -105,7 +105,7 @@ def run_subgraphs(
             "one entry for each of graph_edges(model)."
         )
     measure, operations = resolve_metric(metric), _of_nodes(graph, operation)
-    engine = engine or Here()
+    engine = engine_or_here(engine)
     room = engine.ask(model, partial(_room, prompts=prompts))
     # free memory decides which batches there are, and they the last bits: as when a run was begun
     room = room if run is None else {name: run.settle(name, size) for name, size in room.items()}

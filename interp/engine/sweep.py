@@ -30,7 +30,7 @@ from interp.models import Model
 from interp.prompts import PromptSet
 from interp.provenance import provenance
 from interp.runs import Run
-from interp.workers import Devices, Engine, Here, kept_and_computed
+from interp.workers import Devices, Engine, Here, engine_or_here, kept_and_computed
 
 EFFECTS = ("total", "direct")
 FREEZE = ("none", "patterns")
@@ -175,7 +175,7 @@ def engine_of(engine: Engine | None, devices: Sequence[str | torch.device] | Non
     Raises InterventionError for both, ModelError for an empty list of devices.
     """
     if devices is None:
-        return engine or Here()
+        return engine_or_here(engine)
     if engine is not None:
         raise InterventionError(
             "devices names devices of this machine and engine says where to compute; give one of "
@@ -207,7 +207,7 @@ class Sweep:
     ) -> None:
         if not interventions:
             raise InterventionError("There are no interventions; give at least one.")
-        self.model, self.engine, self.store = model, engine or Here(), store
+        self.model, self.engine, self.store = model, engine_or_here(engine), store
         self.replay = replay_of(model)
         _require_road(self.replay, effect, freeze)
         unique = dict.fromkeys(interventions)

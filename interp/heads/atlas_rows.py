@@ -21,7 +21,8 @@ from interp.atomic import replacing
 from interp.errors import FileFormatError, one_line
 from interp.heads.score import Score
 from interp.json_file import decode, require_file
-from interp.parquet_footer import footer
+from interp.parquet_footer import footer, most_bytes
+from interp.table_file import BROKEN
 
 LARGEST_FILE = 2**30
 LARGEST_HEADER = 2**26
@@ -73,7 +74,7 @@ def read_rows(path: Path, *, way_out: str) -> tuple[dict[str, Tensor], Any]:
             _require_columns(file)
             told = decode((file.schema_arrow.metadata or {}).get(b"interp", b"null"))
             return dict(_kinds(file.read().combine_chunks())), told
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except BROKEN as error:
         raise FileFormatError(f"{path} is not whole ({one_line(error)}); {way_out}.") from error
 
 
@@ -89,9 +90,7 @@ def _require_small(path: Path) -> None:
     rows, parts = footer(path)
     if not 0 < rows <= MOST_ROWS or sum(part.values for part in parts) != rows * len(COLUMNS):
         raise ValueError(f"it has {rows:,} rows, and whole ones from 1 to {MOST_ROWS:,} are read")
-    for part in parts:
-        if part.codec not in ("SNAPPY", "UNCOMPRESSED"):  # others pack a thousandfold
-            raise ValueError(f"it is packed by {part.codec} and not by SNAPPY")
+    most_bytes(path, parts)  # raises for pages that would take more
 
 
 def _require_columns(file: pq.ParquetFile) -> None:

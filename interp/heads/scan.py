@@ -19,7 +19,7 @@ from interp.models import Model
 from interp.progress import track
 from interp.provenance import provenance
 from interp.runs import Run
-from interp.workers import Engine, Here, Item, Work, kept_and_computed
+from interp.workers import Engine, Here, Item, Work, engine_or_here, kept_and_computed
 from interp.workers.opened import foreign, opened, settle_chunks, threads_of
 
 RESULT = "atlas.json"
@@ -62,7 +62,7 @@ def scan(
     A kind that this model or its tokenizer cannot be asked about is in `missing`, with the reason.
     The control of a scan is `scan(model.untrained())`: the same shape with random weights.
     """
-    wanted, engine = _resolve(kinds), engine or Here()
+    wanted, engine = _resolve(kinds), engine_or_here(engine)
     repeated = command or _command(model, wanted, n=n, seed=seed, check=check)
     source = provenance(model, method="head scan", seed=seed, n=n, command=repeated)
     source |= {"device": engine.where(model)}

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp.display import Displayed
-from interp.errors import CheckFailed
+from interp.errors import CheckFailed, InterpError, one_line
 from interp.models.quantised import is_plain
 from interp.saved import Saved, register
 
@@ -139,19 +139,21 @@ class CheckReport(Saved, Displayed):
 
 def check_model(model: Model) -> CheckReport:
     """Ask the three questions of a model; raises CheckFailed unless each is answered well."""
-    length = min(8, model.geometry.n_ctx)
     random = torch.Generator().manual_seed(0)
-    tokens = torch.randint(model.geometry.d_vocab, (2, length), generator=random).to(model.device)
     try:
+        shape = (2, min(8, model.geometry.n_ctx))
+        tokens = torch.randint(model.geometry.d_vocab, shape, generator=random).to(model.device)
         answers = [
             _same_logits(model, tokens),
             *_live_hooks(model, tokens),
             *_padding(model, tokens),
         ]
-    except RuntimeError as error:
+    except InterpError:
+        raise
+    except Exception as error:  # whatever a library makes of a config of nothing
         raise CheckFailed(
-            f"{model.id} cannot run {length} random tokens through module and bridge ({error}); "
-            f"load it with check=False, and use model.hf."
+            f"{model.id} cannot run a few random tokens through module and bridge "
+            f"({one_line(error)}); load it with check=False, and use model.hf."
         ) from error
     report = CheckReport(model.id, tuple(answers))
     report.raise_if_failed()

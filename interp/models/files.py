@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from interp.errors import FileFormatError, one_line
 from interp.json_file import read_bytes, require_file
+from interp.torch_file import require_plain_values
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -93,25 +93,17 @@ def check_safetensors(path: Path) -> None:
 
 
 def _check_torch_file(path: Path) -> None:
-    """Raise FileFormatError for a .bin file that would unpack to more than it holds.
+    """Raise FileFormatError for a .bin file that would do more than give weights when it is read.
 
-    `torch.save` compresses nothing. What is in a file is read later, with weights alone.
+    `transformers` reads it later, by torch: all that torch would believe is looked at here.
     """
-    if not zipfile.is_zipfile(path):
-        return
-    found = path.stat().st_size
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(part.file_size for part in archive.infolist())
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        require_plain_values(path)
+    except Exception as error:  # a broken or hostile file fails anywhere
         raise FileFormatError(
-            f"{path} is damaged ({one_line(error)}); save or download it again."
+            f"{path} is not whole, or holds more than weights ({one_line(error)[:120]}); save or "
+            "download it again, as safetensors."
         ) from error
-    if unpacked > found:
-        raise FileFormatError(
-            f"{path} has {found:,} bytes and would unpack to {unpacked:,}; save or download it "
-            "again."
-        )
 
 
 def has_tokenizer(folder: Path) -> bool:

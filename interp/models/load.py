@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from interp.errors import ModelError, UnknownModel, did_you_mean
+from interp.errors import FileFormatError, ModelError, UnknownModel, did_you_mean
 from interp.models import hub, native, pretrained
 from interp.models.bridge import NATIVE
 from interp.models.embedded import (
@@ -117,7 +117,7 @@ def _folder(source: str | Path, request: Request) -> Path:
     name, path = request.name, Path(source).expanduser()
     if name in embedded_names():
         return embedded_folder(name)
-    if path.is_dir():
+    if _is_folder(path):
         return path
     if path.is_file():
         raise UnknownModel(f"{name!r} is a file; pass the directory that holds it and config.json.")
@@ -132,6 +132,19 @@ def _folder(source: str | Path, request: Request) -> Path:
         pretrained.skeleton(hub.download(name, request.revision, config_only=True), request)
         folder = hub.download(name, request.revision)
     return folder
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a directory. Raises FileFormatError for one that may not be entered."""
+    try:
+        if not path.is_dir():
+            return False
+        any(each.exists() for each in path.iterdir())  # raises where that may not be seen
+    except OSError as error:
+        raise FileFormatError(
+            f"{path} cannot be read ({error.strerror}); ask its owner, or load a copy of it."
+        ) from error
+    return True
 
 
 def _from_folder(request: Request, folder: Path) -> Model:
@@ -194,6 +207,13 @@ def _spread(
         raise ModelError(
             f"device_map {device_map!r} is unknown; {did_you_mean(device_map, MAPS)} Or pass a "
             f"device for each part by name; one device for all is device=."
+        )
+    named = device_map if isinstance(device_map, Mapping) else {}
+    is_a_map = isinstance(device_map, str | Mapping)
+    if not is_a_map or not all(isinstance(part, str) for part in named):
+        raise ModelError(
+            f"device_map is {device_map!r:.60}; give one of {', '.join(MAPS)}, or a device for "
+            "each part by the part's name, such as {'transformer.h.0': 0}."
         )
     if isinstance(device_map, Mapping):
         for place in {str(each) for each in device_map.values()} - {"disk"}:

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import psutil
 import torch
 from torch import nn
 
-from interp.errors import ModelError
+from interp.errors import FileFormatError, ModelError
+
+MOST_BUFFERS = 2**30
+"""Bytes of masks and tables of positions, which may be larger only where the weights are."""
 
 
 def weight_bytes(skeleton: nn.Module, dtype: torch.dtype) -> int:
     """Bytes that the parameters of a module take in `dtype`; it may be on the meta device."""
     return sum(parameter.numel() for parameter in skeleton.parameters()) * dtype.itemsize
+
+
+def buffer_bytes(skeleton: nn.Module) -> int:
+    """Bytes that masks, tables of positions and the like take, of which files often hold none."""
+    return sum(buffer.nbytes for buffer in skeleton.buffers())
+
+
+def require_small_buffers(file: str | Path, skeleton: nn.Module, dtype: torch.dtype) -> None:
+    """Raise FileFormatError if a config.json makes buffers that no model of its size has."""
+    weights, found = weight_bytes(skeleton, dtype), buffer_bytes(skeleton)
+    if found > max(weights, MOST_BUFFERS):
+        raise FileFormatError(
+            f"{file} makes masks and tables of {found / 1e9:,.1f} GB beside weights of "
+            f"{weights / 1e9:,.1f} GB; give it the context length that the model has."
+        )
 
 
 def free_bytes(device: torch.device) -> int:
@@ -43,14 +62,23 @@ def require_memory_of_all(
 ) -> None:
     """Raise ModelError unless `needed` bytes are free on all of the devices together.
 
-    `most` is the memory that each may take, by the number of a GPU or by name, such as "10GB".
+    `most` is the memory that each may take, by the number of a GPU or by name, such as "10GB"; it
+    raises it too for what is no such size.
     """
     from accelerate.utils import convert_file_size_to_int
 
     if most is None:
         free = {str(device): free_bytes(device) for device in devices}
     else:
-        free = {str(device): convert_file_size_to_int(size) for device, size in most.items()}
+        free = {}
+        for device, size in most.items():
+            try:
+                free[str(device)] = convert_file_size_to_int(size)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ModelError(
+                    f"max_memory gives {device!r} {size!r}, which is no size; give bytes, or a "
+                    "text such as '10GB'."
+                ) from error
     if needed > sum(free.values()):
         each = ", ".join(f"{size / 1e9:,.1f} GB on {device}" for device, size in free.items())
         raise ModelError(

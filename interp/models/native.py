@@ -14,10 +14,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from interp.atomic import replacing
-from interp.errors import FileFormatError, UnsupportedModel, one_line
+from interp.errors import FileFormatError, InterpError, UnsupportedModel, one_line
 from interp.models.bridge import NATIVE
 from interp.models.files import read_json
-from interp.models.memory import free_bytes
+from interp.models.headers import require_floats
+from interp.models.memory import buffer_bytes, free_bytes, require_small_buffers
 
 if TYPE_CHECKING:
     from transformer_lens.config import TransformerBridgeConfig
@@ -49,19 +50,23 @@ def load(folder: Path, weights: Path | None = None) -> NativeModel:
     Raises FileFormatError unless config and weights fit each other.
     """
     path = weights or folder / "model.safetensors"
-    told = read_json(folder / "config.json").get("config", {})
-    config = config_from_json(told, file=folder / "config.json")
-    _require_fit(config, path)
+    told = folder / "config.json"
+    config = config_from_json(read_json(told).get("config", {}), file=told)
+    _require_fit(config, path, told)
     module = build(config)
-    module.load_state_dict(load_file(path), strict=True)
+    try:
+        module.load_state_dict(load_file(path), strict=True)
+    except Exception as error:  # a broken or hostile file fails anywhere in what reads it
+        raise _misfit(path, error) from error
     return module
 
 
-def _require_fit(config: TransformerBridgeConfig, path: Path) -> None:
+def _require_fit(config: TransformerBridgeConfig, path: Path, told: Path) -> None:
     """Raise FileFormatError unless a config describes the tensors of a file, before it is built."""
     with safe_open(path, framework="pt") as file:
         # an open file is no mapping: without keys() it cannot be gone through
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    require_floats([path], found)
     try:
         if config.n_layers > len(found):
             raise ValueError(f"{config.n_layers!r:.30} layers and {len(found)} tensors")
@@ -70,14 +75,20 @@ def _require_fit(config: TransformerBridgeConfig, path: Path) -> None:
         described = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
         if odd := sorted(set(described.items()) ^ set(found.items())):
             raise ValueError(f"{odd[0][0]} has not the shape {list(odd[0][1])} in both")
-        mask = sum(buffer.nbytes for buffer in empty.buffers())
-        if mask > free_bytes(torch.device("cpu")):
+        require_small_buffers(told, empty, torch.float32)
+        if (mask := buffer_bytes(empty)) > free_bytes(torch.device("cpu")):
             raise ValueError(f"its masks take {mask:,} bytes")
+    except InterpError:
+        raise
     except Exception as error:  # whatever a library makes of a config of nothing
-        raise FileFormatError(
-            f"{path} does not fit the config.json beside it ({one_line(error)}); save both again "
-            "from one model."
-        ) from error
+        raise _misfit(path, error) from error
+
+
+def _misfit(path: Path, why: Exception) -> FileFormatError:
+    return FileFormatError(
+        f"{path} does not fit the config.json beside it ({one_line(why)}); save both again from "
+        "one model."
+    )
 
 
 def build(config: TransformerBridgeConfig, seed: int | None = None) -> NativeModel:

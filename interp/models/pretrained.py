@@ -21,10 +21,18 @@ from interp.errors import (
     one_line,
 )
 from interp.models.files import has_tokenizer, read_json
-from interp.models.memory import require_memory, require_memory_of_all, weight_bytes
+from interp.models.headers import count_tensors, require_floats, weight_files
+from interp.models.memory import (
+    buffer_bytes,
+    require_memory,
+    require_memory_of_all,
+    require_small_buffers,
+    weight_bytes,
+)
 from interp.models.quantised import bits_of, require_library
 from interp.models.supported import require_decoder_config
-from interp.models.trust import require_harmless
+from interp.models.tokenizer_growth import require_short
+from interp.models.trust import require_depth, require_harmless
 
 SLOW_BYTES = 1e9  # weights that take more than about a second to read
 
@@ -100,6 +108,7 @@ def skeleton(folder: Path, request: Request) -> Any:
             f"{request.name!r} ({one_line(error).split('. ')[0]}); upgrade it, or pass the object."
         ) from error
     require_library(config, request.name)
+    require_small_buffers(folder / "config.json", empty, request.dtype)
     _require_memory(empty, request)
     return empty
 
@@ -110,6 +119,7 @@ def _require_memory(empty: Any, request: Request) -> None:
     needed = weight_bytes(empty, request.dtype)
     if (bits := bits_of(empty.config)) is not None:
         needed = needed * bits // (8 * request.dtype.itemsize)
+    needed += buffer_bytes(empty)
     if request.spread is None:
         require_memory(request.name, needed, request.dtype, request.device)
     elif not request.spread.reaches_disk:
@@ -151,11 +161,16 @@ def tokenizer(folder: Path, request: Request) -> PreTrainedTokenizerBase:
         settings = folder / "tokenizer_config.json"
         said = read_json(settings).get("tokenizer_class") if settings.exists() else None
         plain = said in ("PreTrainedTokenizerFast", "TokenizersBackend")
+        for path in sorted(folder.glob("*tokenizer*.json")):
+            if path != settings:
+                require_short(read_json(path), path.name)
         kind = PreTrainedTokenizerFast if plain else AutoTokenizer
         found = kind.from_pretrained(folder, **options)
         found.encode("a")  # settings of no tokenizer fail here, and not in the middle of a sweep
         return found
-    except Exception as error:  # the tokenizers library raises bare Exception
+    except BaseException as error:  # the tokenizers library raises bare Exception, or panics
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ModelError(
             f"the tokenizer files in {folder} cannot be read ({one_line(error)}); pass tokenizer=."
         ) from error
@@ -164,20 +179,25 @@ def tokenizer(folder: Path, request: Request) -> PreTrainedTokenizerBase:
 def module(folder: Path, checkpoint: Path | None, request: Request) -> nn.Module:
     """The model of a directory, with the weights of the directory or of one of its checkpoints.
 
-    Raises FileFormatError unless weights and config name the same tensors, of the same shapes.
+    Raises FileFormatError unless weights and config name the same tensors, of the same shapes, and
+    the weights are numbers.
     """
     from safetensors.torch import load_file
 
+    files = weight_files(folder) if checkpoint is None else [checkpoint]
+    require_depth(folder, count_tensors(files))
     empty = skeleton(folder, request)
+    if bits_of(empty.config) is None:
+        require_floats(files, {name for name, _ in empty.named_parameters()})
     options: dict[str, Any] = {"config": empty.config, "dtype": request.dtype}
-    if checkpoint is not None:
-        options["state_dict"] = load_file(checkpoint)
     if request.spread is not None:
         options |= request.spread.options
     elif request.device.type != "cpu":
         options["device_map"] = {"": request.device}
     where = checkpoint or folder
     try:
+        if checkpoint is not None:
+            options["state_dict"] = load_file(checkpoint)
         with _quiet(bars=weight_bytes(empty, request.dtype) > SLOW_BYTES):
             loaded, report = type(empty).from_pretrained(
                 None if checkpoint else folder,

@@ -203,6 +203,8 @@ def _attributes(data: dict[str, Any]) -> dict[str, Any]:
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"layers are {layers!r:.80}")
     odd = {type(each) for each in classes} - {str, int, bool}
+    # whole numbers that are larger may all have one hash, and a set of them takes for ever
+    odd |= {int for each in classes if isinstance(each, int) and not -(2**63) <= each < 2**63}
     if odd or len(classes) < 2 or len(set(classes)) < len(classes):
         raise ValueError(f"classes are {classes!r:.80}")
     test = wholes(data["test"], "test")

@@ -64,9 +64,7 @@ def load(path: str | Path) -> Any:
     try:
         found = format_of(place)
     except OSError as error:
-        raise FileFormatError(
-            f"{path} cannot be read ({error.strerror}); name a result."
-        ) from error
+        raise _unreadable(path, error) from error
     if found is None or found not in FORMATS:
         raise FileFormatError(
             f"{path} {'names no format' if found is None else f'is of format {found!r}'}, and this "
@@ -88,7 +86,10 @@ def load_all(*paths: str | Path) -> list[Any]:
         if place_of(path) is not None:
             found.append(load(path))
             continue
-        inside = sorted(each for each in path.iterdir() if not each.name.startswith("."))
+        try:
+            inside = sorted(each for each in path.iterdir() if not each.name.startswith("."))
+        except OSError as error:
+            raise _unreadable(path, error) from error
         if not inside:
             raise FileFormatError(f"{path} is an empty folder; name one with results in it.")
         found += [load(each) for each in inside]
@@ -98,10 +99,16 @@ def load_all(*paths: str | Path) -> list[Any]:
 def place_of(path: str | Path) -> Path | None:
     """The file or folder with the one result that a path stands for; None: it has several.
 
-    Raises FileFormatError for what is not there, and for a run that is not done; RunError for a run
-    whose ledger is damaged.
+    Raises FileFormatError for what is not there or may not be read, and for a run that is not done;
+    RunError for a run whose ledger is damaged.
     """
-    path = Path(path)
+    try:
+        return _place_of(Path(path))
+    except OSError as error:  # of a folder that may not be entered
+        raise _unreadable(path, error) from error
+
+
+def _place_of(path: Path) -> Path | None:
     if not path.exists():
         raise FileFormatError(f"{path} does not exist; name a file or folder with a result.")
     if not path.is_dir() or (path / "index.json").is_file():
@@ -110,6 +117,11 @@ def place_of(path: str | Path) -> Path | None:
         return None
     run = info(path)
     if run.result is None:
-        way_out = f"resume it with `{run.command}`" if run.command else "resume it first"
-        raise FileFormatError(f"{path} is a run that is not done; {way_out}.")
+        raise FileFormatError(
+            f"{path} is a run that is not done; `interp runs show {path}` tells more."
+        )
     return path / Path(run.result).name  # never a path that leads out of the folder
+
+
+def _unreadable(path: str | Path, error: OSError) -> FileFormatError:
+    return FileFormatError(f"{path} cannot be read ({error.strerror}); name a result.")

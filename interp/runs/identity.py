@@ -26,6 +26,12 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def require_same(folder: object, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise RunError, naming every difference, unless both describe the same run."""
+    kinds = was.get("kind"), now.get("kind")
+    if kinds[0] != kinds[1]:
+        raise RunError(
+            f"{folder} is another run: kind was {kinds[0]!r} and is {kinds[1]!r}; give another "
+            "folder."
+        )
     if found := differences(was, now):
         raise RunError(
             f"{folder} is another run: {'; '.join(found)}; resume it as it was begun, or give "

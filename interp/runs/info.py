@@ -83,12 +83,13 @@ def recorded(folder: str | Path) -> set[int]:
 
 
 def find(folder: str | Path) -> list[Path]:
-    """The runs in a folder, or in folders directly in it, by name."""
+    """The runs in a folder, in folders in it, and in folders in these, by name."""
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder; name one in which there are runs.")
     try:
-        return [each for each in (folder, *sorted(folder.iterdir())) if is_run(each)]
+        below = [each for depth in ("*", "*/*") for each in folder.glob(depth)]
+        return [each for each in (folder, *sorted(below)) if is_run(each)]
     except OSError as error:
         raise RunError(
             f"{folder} cannot be read ({error.strerror}); name a folder that you may read."

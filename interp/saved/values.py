@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from interp.sites import Site, parse
 COLUMN = re.compile(r"bool|object|str|string|u?int(8|16|32|64)|float(16|32|64)")
 """What a column of a table may be. pandas would take "S999999999", a gigabyte for each row."""
 COLLECTIONS: dict[str, type[Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+MOST_ALIKE = 100
+"""Values of one hash in a set or dictionary: of many, each is compared with all before it."""
 DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
 
@@ -80,7 +83,9 @@ def unpack(data: Any, tensors: dict[str, Tensor]) -> Any:
         case {"float": "nan" | "inf" | "-inf" as text}:
             return float(text)
         case {"dict": list(pairs)}:
-            return {unpack(key, tensors): unpack(each, tensors) for key, each in pairs}
+            keys = _unlike([unpack(key, tensors) for key, _ in pairs])
+            values = [unpack(each, tensors) for _, each in pairs]
+            return dict(zip(keys, values, strict=True))
         case {"tensor": str(name)}:
             return tensors.pop(name)
         case {"array": str(name)}:
@@ -95,8 +100,17 @@ def unpack(data: Any, tensors: dict[str, Tensor]) -> Any:
             return _make(name, inside, tensors)
     for name, collection in COLLECTIONS.items():
         if isinstance(data.get(name), list):
-            return collection(unpack(each, tensors) for each in data[name])
+            values = [unpack(each, tensors) for each in data[name]]
+            return collection(values if collection is tuple else _unlike(values))
     raise ValueError(f"{data!s:.80} is nothing that this release writes")
+
+
+def _unlike(values: list[Any]) -> list[Any]:
+    """The same values. Raises ValueError where a set of them would take for ever to make."""
+    alike = max(Counter(map(hash, values)).values(), default=0)
+    if alike > MOST_ALIKE:
+        raise ValueError(f"{alike:,} values of a set or dictionary have the same hash")
+    return values
 
 
 def _make(name: str, inside: dict[str, Any], tensors: dict[str, Tensor]) -> Any:

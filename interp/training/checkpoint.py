@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from interp.errors import TrainingError
+from interp.errors import FileFormatError, TrainingError
+from interp.json_file import read_json
 
 KEPT = 2
 """States kept on disk: if the newest is broken, the one before it serves."""
@@ -74,6 +75,7 @@ def claim(folder: Path, run: dict[str, Any]) -> None:
     Raises:
         TrainingError: It belongs to a run with other settings; the message names the first that
             differs.
+        FileFormatError: What it says of its run is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "run.json"
@@ -84,10 +86,12 @@ def claim(folder: Path, run: dict[str, Any]) -> None:
             )
         file.write_text(json.dumps(run, indent=2) + "\n")
         return
-    before = json.loads(file.read_text())
+    before = read_json(file, way_out="give another folder as out")
+    if not isinstance(before, dict):
+        raise FileFormatError(f"{file} holds no settings of a run; give another folder as out.")
     for key, value in run.items():
         if before.get(key) != value:
             raise TrainingError(
-                f"{folder} holds a run with {key}={before.get(key)!r} and not {value!r}; resume it "
-                "with its own settings, or give another folder as out."
+                f"{folder} holds a run with {key}={before.get(key)!r:.80} and not {value!r}; "
+                "resume it with its own settings, or give another folder as out."
             )

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from interp.errors import TrainingError
 from interp.models import load
+from interp.progress import is_wanted
 from interp.training.checkpoint import claim, load_newest, save_state
 from interp.training.evaluate import accuracies
 from interp.training.recipes import Precision, Recipe, recipe, untrained
@@ -85,7 +86,7 @@ def train_language_model(
 
     module.train()
     with _progress_bar() as bar:
-        task = bar.add_task(name, total=steps, completed=done, loss=math.nan)
+        task = bar.add_task(name, total=steps, completed=done, loss="")
         for step in range(done + 1, steps + 1):
             for group in optimizer.param_groups:
                 group["lr"] = made.learning_rate * _schedule(step, steps)
@@ -99,7 +100,7 @@ def train_language_model(
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
             if step % 10 == 0:
-                bar.update(task, completed=step, loss=loss.item())
+                bar.update(task, completed=step, loss=f"loss {loss.item():.3f}")
             if step % 50 == 0 or step == steps:
                 log.write(step=step, loss=loss.item())
             if step in made.shipped or step % EVALUATE_EVERY == 0 or step == steps:
@@ -158,12 +159,14 @@ class Log:
 
 
 def _progress_bar() -> Progress:
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
+        TextColumn("{task.fields[loss]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
+        disable=not is_wanted(console),
     )

@@ -78,6 +78,21 @@ def leave() -> None:
     _drop_token(ray)
 
 
+def require_room(cpus: float, gpus: float) -> None:
+    """Raise ClusterError if no node has room for one worker, in a cluster that will not grow."""
+    most = {"CPU": 0.0, "GPU": 0.0}
+    for node in ray_module().nodes():
+        has = {name: node["Resources"].get(name, 0.0) for name in most}
+        if has["CPU"] >= cpus and has["GPU"] >= gpus:
+            return
+        most = {name: max(most[name], has[name]) for name in most}
+    raise ClusterError(
+        f"A worker asks for {cpus:g} CPUs and {gpus:g} GPUs, and this machine has "
+        f"{most['CPU']:g} and {most['GPU']:g}; ask for less (--gpus, cpus=), or name a cluster "
+        "that has more (--address)."
+    )
+
+
 def slots(ray: ModuleType, cpus: float, gpus: float) -> int:
     """Workers that the nodes have room for, at least one."""
     room = 0

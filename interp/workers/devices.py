@@ -33,6 +33,8 @@ class Devices:
     """
 
     def __init__(self, devices: Sequence[str | torch.device]) -> None:
+        if isinstance(devices, str):
+            raise ModelError(f"devices is {devices!r}; give a list, such as [{devices!r}].")
         if not devices:
             raise ModelError("devices is an empty list; name at least one, or leave it out.")
         self.devices = tuple(usable(device) for device in devices)

@@ -7,8 +7,18 @@ from dataclasses import dataclass
 
 import torch
 
+from interp.errors import ClusterError
 from interp.models import Model
-from interp.workers.work import Answer, Computed, Item, Work
+from interp.workers.work import Answer, Computed, Engine, Item, Work
+
+
+def engine_or_here(engine: Engine | None) -> Engine:
+    """The engine that is asked for; by default this process. Raises ClusterError for a name."""
+    if isinstance(engine, str):
+        raise ClusterError(
+            f"engine is {engine!r}, a name; give an engine, such as interp.workers.Ray()."
+        )
+    return Here() if engine is None else engine
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,18 @@ class Ray:
     patience: int | float = 300
 
     def __post_init__(self) -> None:
-        for name, value, least in (("workers", self.workers, 1), ("cpus", self.cpus, 0)):
-            if value is not None and (value < least or (name == "cpus" and not value)):
-                raise ClusterError(f"{name} is {value:g}; give a number above 0.")
+        if self.address is not None and not isinstance(self.address, str):
+            raise ClusterError(f"address is {self.address!r}; give HOST:PORT as a text, or None.")
+        if self.workers is not None and not (isinstance(self.workers, int) and self.workers > 0):
+            raise ClusterError(f"workers is {self.workers!r}; give a whole number above 0.")
+        if not (isinstance(self.cpus, int | float) and self.cpus > 0):
+            raise ClusterError(f"cpus is {self.cpus!r}; give a number above 0.")
+        if not (isinstance(self.patience, int | float) and self.patience >= 0):
+            raise ClusterError(f"patience is {self.patience!r}; give seconds, 0 or more.")
+        if self.gpus is not None:
+            number = isinstance(self.gpus, int | float) and self.gpus >= 0
+            if not number or (self.gpus > 1 and self.gpus != int(self.gpus)):
+                raise ClusterError(f"gpus is {self.gpus!r}; give a part of one GPU, or whole ones.")
 
     @property
     def threads(self) -> int:
@@ -122,13 +131,20 @@ def _crew(engine: Ray, model: Model) -> Crew:
             cluster.start(engine.workers, float(engine.cpus))
         elif joined and engine.address is not None:
             cluster.join(engine.address)
-        crew = Crew(
-            engine.workers,
-            cpus=float(engine.cpus),
-            threads=engine.threads,
-            gpus=gpus,
-            patience=float(engine.patience),
-        )
+        try:
+            if joined and engine.address is None:
+                cluster.require_room(float(engine.cpus), gpus)
+            crew = Crew(
+                engine.workers,
+                cpus=float(engine.cpus),
+                threads=engine.threads,
+                gpus=gpus,
+                patience=float(engine.patience),
+            )
+        except BaseException:
+            if joined:
+                cluster.leave()
+            raise
         _held = _Held(engine, gpus, crew, joined)
     _held.crew.hold(model)
     return _held.crew

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from interp import load
 from interp.circuits import Circuit, Shape
+from interp.circuits.circuit_file import shape_of, to_json
 from interp.errors import CircuitError, FileFormatError, InterpError
 from interp.sites import MLP, Head, Input, K, Logits, Q, V
 from tests.circuits.samples import SHAPES, assert_same, parts
@@ -224,6 +225,32 @@ def test_files_of_another_kind_or_size_are_refused(saved, keys, to, said):
     change(saved, *keys, to=to)
     with pytest.raises(FileFormatError, match=said):
         Circuit.load(saved)
+
+
+REAL = {
+    "GPT-2 large": (36, 20, 20),
+    "Pythia-6.9B": (32, 32, 32),
+    "Llama-7B": (32, 32, 32),
+    "Llama-8B": (32, 32, 8),
+    "Gemma-9B": (42, 16, 8),
+    "Qwen-7B": (28, 28, 4),
+    "one wide layer": (1, 1_000, 1_000),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_shapes_of_real_models_are_read(name):
+    sizes = dict(zip(("n_layers", "n_heads", "n_kv_heads"), REAL[name], strict=True))
+    assert shape_of({**sizes, "parallel": False, "has_mlp": True}) == Shape(*REAL[name])
+
+
+@pytest.mark.parametrize("sizes", [(80, 64, 64), (1, 30_000, 1)])
+def test_a_circuit_that_could_not_be_read_again_is_not_written(sizes):
+    shape = Shape(*sizes)
+    edges, nodes = torch.zeros(shape.n_edges), torch.zeros(shape.n_nodes)
+    circuit = Circuit(shape, edges.bool(), edges, nodes)
+    with pytest.raises(FileFormatError, match=r"no more than 2,000,000 between 20,000 are read"):
+        to_json(circuit, "c.json")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", '"x"', "{}", "[" * 100_000, "\ud800"])

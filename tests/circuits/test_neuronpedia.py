@@ -89,6 +89,33 @@ def test_an_edge_to_shared_keys_is_split_between_the_heads_of_the_circuit(tmp_pa
     assert split == {"0_0_0": 2.0, "0_2_0": 2.0, "0_3_0": 2.0}
 
 
+def test_roles_may_be_called_as_the_first_column_is(tmp_path):
+    circuit = Circuit.from_nodes(PAIR, [f"0.1@{EVERYWHERE}", "1.0@END"])
+    path = write_neuronpedia(circuit, tmp_path / "c.json")
+    assert [node["ctx_idx"] for node in graph(path)["nodes"]] == [0, 0, 2, 2]
+    assert_same(read_neuronpedia(path), circuit)
+
+
+class Compared(str):
+    """A role that counts how often it is compared."""
+
+    __slots__ = ()
+    times = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Compared.times += 1
+        return str.__eq__(self, other)
+
+
+def test_many_roles_are_not_compared_with_one_another(tmp_path):
+    shape = Shape(1, 200, 200, has_mlp=False)
+    places = {Head(0, head): (Compared(f"role {head}"),) for head in range(200)}
+    circuit = Circuit.from_nodes(shape, [f"0.{head}" for head in range(200)], places=places)
+    assert len(graph(write_neuronpedia(circuit, tmp_path / "c.json"))["nodes"]) == 202
+    assert Compared.times < 1_000
+
+
 # Wrong input
 
 

@@ -11,9 +11,13 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
 
+from interp.activations import Activations
 from tests.fuzz.hostile import BOMBS, assert_harmless, assert_refused, changed_json, mutations
 from tests.fuzz.saved_results import activations, read_activations, read_anything
 from tests.fuzz.tensors import TENSOR_BOMBS
@@ -24,6 +28,10 @@ FUZZ = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+def read_hooks(path: Path) -> int:
+    return len(dict(Activations.load(path)))
 
 
 @cache
@@ -59,6 +67,52 @@ def test_bombs_are_refused(file: str, bomb: str, folder: Path) -> None:
     (folder / file).unlink()
     (BOMBS | TENSOR_BOMBS)[bomb](folder / file)
     assert_refused(read_activations, folder)
+
+
+def forge(folder: Path, *shards: Tensor, twice: str = "", **hook: Any) -> None:
+    """Write shards, and an index without hashes that tells of them and of one hook."""
+    names = [f"{i:05d}.safetensors" for i in range(len(shards))]
+    for name, tensor in zip(names, shards, strict=True):
+        save_file({"h": tensor}, folder / name)
+    index = json.loads((folder / "index.json").read_text())
+    index.pop("sha256", None)
+    index["hooks"] = {"h": hook}
+    names += [twice] if twice else []
+    index["shards"] = [{"file": each, "bytes": (folder / each).stat().st_size} for each in names]
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("name", ["00000.safetensors", "00007.safetensors"])
+def test_a_shard_that_is_named_twice_is_refused(folder: Path, name: str) -> None:
+    (folder / "00007.safetensors").symlink_to("00000.safetensors")
+    forge(folder, torch.zeros(3, 4), twice=name, shape=[6, 4], dtype="float32")
+    assert_refused(read_activations, folder, match="names one shard twice")
+
+
+@pytest.mark.parametrize(
+    ("shards", "said"),
+    [
+        ([(2, 3), (2, 4)], "of shape [2, 4] in torch.float32, and index.json says [4, 3]"),
+        ([(2, 3), (2,)], "of shape [2] in torch.float32"),
+        ([(2, 3), (2, 3, 1)], "of shape [2, 3, 1] in torch.float32"),
+        ([(), ()], "of shape [] in torch.float32"),
+        ([(2, 3), (3, 3)], "of shape [5, 3] in torch.float32, and index.json says [4, 3]"),
+        ([(2, 3)], "of shape [2, 3] in torch.float32, and index.json says [4, 3]"),
+    ],
+)
+def test_shards_that_do_not_fit_together_are_refused(
+    folder: Path, shards: list[tuple[int, ...]], said: str
+) -> None:
+    forge(folder, *map(torch.zeros, shards), shape=[4, 3], dtype="float32")
+    assert_refused(read_hooks, folder, match=said)
+
+
+def test_shards_of_two_formats_of_numbers_are_refused(folder: Path) -> None:
+    shards = (torch.zeros(2, 3), torch.zeros(2, 3).double())
+    forge(folder, *shards, shape=[4, 3], dtype="float32")
+    assert_refused(read_hooks, folder, match="in torch.float64, and index.json says [4, 3] in flo")
+    forge(folder, *shards[::-1], shape=[4, 3], dtype="float64")
+    assert_refused(read_hooks, folder, match="in torch.float32, and index.json says [4, 3] in flo")
 
 
 def _names(name: str) -> Callable[[Path], None]:

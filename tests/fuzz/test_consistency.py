@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from interp.consistency import read_questions
+from interp.consistency.questions import Question
 from tests.fuzz.hostile import (
     BOMBS,
     ODD,
@@ -94,6 +96,38 @@ def test_a_line_may_be_anything(name: str, tmp_path: Path) -> None:
         for row in (value, *({**first, key: value} for key in first)):
             path.write_text(json.dumps([row] if name == "pairs" else row) + "\n")
             assert_harmless(FORMATS[name].read, path)
+
+
+def count_questions(path: Path) -> int:
+    return len(read_questions(path))
+
+
+def test_many_questions_with_many_answers_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    rows = ({"question": f"Which is {i}?", "answer": str(i)} for i in range(15_000))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert assert_harmless(count_questions, path).result == 15_000
+
+
+class Counted(str):
+    """Text that counts how often it is hashed."""
+
+    __slots__ = ()
+    hashed = 0
+
+    def __hash__(self) -> int:
+        Counted.hashed += 1
+        return super().__hash__()
+
+
+def test_questions_share_their_labels() -> None:
+    labels = tuple(Counted(f"label {i}") for i in range(100))
+    questions = [Question("Which?", label, labels) for label in labels]
+    assert [question.right for question in questions] == [*range(100)]
+    assert [question.read(f"The answer is {question.answer}.") for question in questions] == [
+        (i, 14) for i in range(100)
+    ]
+    assert Counted.hashed < 1_000
 
 
 @pytest.mark.parametrize("bomb", BOMBS)

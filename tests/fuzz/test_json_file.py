@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import FileFormatError
-from interp.json_file import DEEPEST, decode, read_json_file, write_json
+from interp.json_file import DEEPEST, decode, read_json_file, unseal, write_json
 from tests.fuzz.hostile import BOMBS, FUZZ, assert_harmless, assert_refused, changed_json, mutations
 
 WHAT: dict[str, Any] = {"format": "interp.Thing", "version": 3}
@@ -104,6 +104,13 @@ def test_numbers_that_json_does_not_know_are_read_only_where_they_are_meant(text
     decode(text, nan=True)
     with pytest.raises(ValueError, match=r"no number of JSON|too large for a float"):
         decode(text)
+
+
+@pytest.mark.parametrize("value", [b"x", {1, 2}, object(), float("nan"), {b"x": 1}])
+def test_what_a_table_holds_and_json_does_not_know_is_refused(value: Any) -> None:
+    told = WHAT | {"numbers": [], "words": value}
+    with pytest.raises(FileFormatError, match=r"^t\.parquet holds what JSON .* \(.*\); give"):
+        unseal(told, "t.parquet", **WHAT, entries=ENTRIES, way_out="give another one")
 
 
 def test_depth_has_a_limit_that_is_said() -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 
 from interp.heads.atlas_rows import MOST_ROWS
+from interp.parquet_footer import footer
 from tests.fuzz.hostile import EACH_TYPE, FUZZ, assert_harmless, assert_refused, changed_json
 from tests.fuzz.originals import atlas, read_atlas
 
@@ -147,3 +148,15 @@ def test_a_long_name_in_few_bytes_takes_no_great_memory(saved: Path) -> None:
     long = pa.DictionaryArray.from_arrays(index, ["x" * 2**24])
     pq.write_table(rows.set_column(0, "kind", long), saved)
     assert_refused(read_atlas, saved)
+
+
+def test_a_kind_that_is_not_in_the_dictionary_is_refused(saved: Path) -> None:
+    """Arrow gives places in a dictionary as they are."""
+    told = pq.read_schema(saved).metadata
+    rows = pq.read_table(saved).replace_schema_metadata(told)
+    pq.write_table(rows, saved, compression="none")
+    whole, part = saved.read_bytes(), footer(saved)[1][0]
+    for at in range(part.start, part.end):
+        for byte in (whole[at] ^ 4, 255):
+            saved.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+            assert_harmless(read_atlas, saved)

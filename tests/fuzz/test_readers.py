@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from interp.json_file import decode
 from interp.resources import circuits_dir, data_dir
 from interp.results import FORMATS as FORMATS_OF_RESULTS
 from interp.results import load
+from interp.saved import FORMAT as SAVED
 from tests.fuzz.hostile import (
     BOMBS,
     EACH_TYPE,
@@ -23,6 +25,7 @@ from tests.fuzz.hostile import (
     mutations,
 )
 from tests.fuzz.originals import FORMATS
+from tests.fuzz.tensors import signed
 
 JSON = [name for name, kind in FORMATS.items() if kind.ending == ".json"]
 
@@ -100,6 +103,7 @@ def test_noise_is_refused(name: str, data: bytes, tmp_path: Path) -> None:
 SHAPES: list[dict[str, Any]] = [
     {"n_layers": 10**6},
     {"n_heads": 10**6, "n_kv_heads": 10**6},
+    {"n_layers": 1, "n_heads": 300_000, "n_kv_heads": 300_000},
     {"n_layers": 10**400},
     {"n_layers": 1_000},
     {"n_layers": -1},
@@ -177,6 +181,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
         "probe result",
         lambda told: told["judged"]["task"].update(truth=[0, 1, 2]),
     ),
+    "classes too large": ("probe result", lambda told: told.update(classes=[2**63, 1])),
     "chance above one": ("probe result", lambda told: told.update(chance=1.5)),
     "half a step done": ("state of a pruning", lambda told: told.update(done=0.5)),
     "more done than there is": ("state of a pruning", lambda told: told.update(done=10**6)),
@@ -198,6 +203,26 @@ def test_what_makes_no_sense_is_refused(what: str, tmp_path: Path) -> None:
     change(told)
     path.write_text(json.dumps(told))
     assert_refused(FORMATS[name].read, path)
+
+
+ALIKE = [number * (2**61 - 1) for number in range(1, 200)]
+"""Numbers that Python gives one hash."""
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"set": ALIKE},
+        {"frozenset": [{"tuple": [number, "x"]} for number in ALIKE]},
+        {"dict": [[number, None] for number in ALIKE]},
+    ],
+    ids=lambda held: next(iter(held)),
+)
+def test_sets_that_take_for_ever_are_refused(held: Any, tmp_path: Path) -> None:
+    told = {**SAVED, "result": held}
+    path = tmp_path / "alike.safetensors"
+    path.write_bytes(signed({"__metadata__": {"interp": json.dumps(told)}}, b""))
+    assert_refused(read_anything, path, match="have the same hash")
 
 
 COMMITTED = sorted([*circuits_dir().rglob("*.json"), *data_dir().rglob("*.json")])

@@ -148,6 +148,30 @@ def test_a_result_that_could_not_be_read_again_is_not_written(tmp_path: Path) ->
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "shape", [[3 * 10**9, 0], [0, 3 * 10**9], [2_000, 2_000, 0], [2**20 + 1, 0], [1, 2**21, 0, 1]]
+)
+def test_a_great_shape_without_numbers_is_refused(shape: list[int], tmp_path: Path) -> None:
+    empty = {"dtype": "I64", "shape": shape, "data_offsets": [0, 0]}
+    path = tmp_path / "empty.safetensors"
+    path.write_bytes(put_together({"__metadata__": {}, "a": empty}, b""))
+    with (
+        pytest.raises(FileFormatError, match=r"'a' has no numbers and the shape .*; give another"),
+        open_tensor_file(path, way_out="give another"),
+    ):
+        pass
+
+
+def test_small_shapes_without_numbers_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "empty.safetensors"
+    shapes = [(0,), (0, 4096, 4096), (1_000, 0), (1_000, 1_000, 0), (0, 0)]
+    held = {str(i): torch.zeros(shape) for i, shape in enumerate(shapes)}
+    save_file(held | {"one": torch.zeros(()), "many": torch.zeros(3, 5)}, path)
+    with open_tensor_file(path, way_out="give another") as file:
+        found = file.tensors()
+    assert [tuple(found[name].shape) for name in held] == shapes
+
+
 def test_a_file_larger_than_memory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file({"a": torch.zeros(1000)}, tmp_path / "big.safetensors")
     free = type("Free", (), {"available": 1000})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickletools
 import struct
 import zipfile
 from collections.abc import Callable
@@ -15,15 +16,23 @@ import torch
 from hypothesis import given
 
 from interp.circuits.eap_format import write_eap
-from interp.torch_file import read_torch_file
+from interp.models.files import check_file
+from interp.torch_file import MOST_STEPS, read_torch_file
 from tests.fuzz.hostile import FUZZ, ODD, assert_harmless, assert_refused, mutations
 from tests.fuzz.originals import circuit, read_eap_file
 
-MOST = 2**20
+MOST = 2**21
 
 
 def read_tensors(path: Path) -> str:
     return str(type(read_torch_file(path, most=MOST, way_out="give another one")))
+
+
+def read_weights(path: Path) -> None:
+    check_file(path.parent, path.name)
+
+
+READERS = {".pt": read_tensors, ".bin": read_weights}
 
 
 @pytest.fixture
@@ -177,40 +186,249 @@ def test_a_storage_that_announces_more_than_it_holds_is_refused(
     assert_refused(read_tensors, path, match="more than tensors")
 
 
+# Pickles that torch would follow into all of the memory
+
+
+def state() -> dict[str, Any]:
+    """The weights of a module that has some twice, and what torch keeps beside them."""
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    module.add_module("again", module[0])
+    return module.state_dict()
+
+
+def pickled(content: bytes) -> bytes:
+    return b"\x80\x02" + content + b"."
+
+
+def named(name: str) -> bytes:
+    module, _, word = name.rpartition(".")
+    return b"c" + f"{module}\n{word}\n".encode()
+
+
+def number(value: int) -> bytes:
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+ORDERED, REBUILD = named("collections.OrderedDict"), named("torch._utils._rebuild_tensor_v2")
+STORAGE = (
+    b"(" + text("storage") + named("torch.FloatStorage") + text("0") + text("cpu") + b"K\x00tQ"
+)
+GREAT = b"}(" + b"".join(text(f"{i:04}") + b"N" for i in range(2_000)) + b"uq\x00"
+DEEP = b"(K\x00tq\x00" + b"h\x00h\x00\x86q\x00" * 60
+PICKLES = {
+    "a great bytearray": (
+        named("builtins.bytearray") * 2 + number(3 * 10**9) + b"\x85R\x85R",
+        "it names builtins.bytearray",
+    ),
+    "a great storage": (
+        named("torch.storage.UntypedStorage") + number(10**9) + b"\x85R",
+        "no tensor",
+    ),
+    "copies of a dictionary": (
+        b"](" + GREAT + (ORDERED + b"h\x00\x85R") * 2_000 + b"e",
+        "no tensor",
+    ),
+    "a dictionary as attributes": (
+        b"](" + GREAT + (ORDERED + b")Rh\x00b") * 2_000 + b"e",
+        "no state_dict",
+    ),
+    "tensors of a thousand dimensions": (
+        b"](" + b"(" + b"K\x01" * 1_000 + b"tq\x01" + STORAGE + b"q\x02"
+        + (REBUILD + b"(h\x02K\x00h\x01h\x01\x89}t" + b"R") * 100 + b"e",
+        "no tensor",
+    ),
+    "a key that takes for ever": (b"}" + DEEP + b"Ns", "keys are no text"),
+    "numbers as keys": (b"}" + number(1) + b"Ns", "keys are no text"),
+    "numbers as keys in one step": (b"}(" + number(1) + b"Nu", "keys are no text"),
+    "a set": (b"\x8f", "a step EMPTY_SET"),
+    "another protocol": (b"\x80\x04N", "protocol 4 and not 2"),
+    "a name by its parts": (text("builtins") + text("bytearray") + b"\x93", "STACK_GLOBAL"),
+    "a storage of no kind": (
+        b"(" + text("storage") + named("torch.float32") + text("0") + b"tQ",
+        "storage that is none",
+    ),
+    "a storage that is a number": (b"K\x01Q", "storage that is none"),
+    "lists without end": (b"](" + b"]" * MOST_STEPS + b"e", "steps"),
+    "no end": (b"N" + text("x")[:-2], "not whole"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", READERS)
+@pytest.mark.parametrize("name", PICKLES)
+def test_a_pickle_that_makes_more_than_tensors_is_refused(
+    tmp_path: Path, name: str, ending: str
+) -> None:
+    path = tmp_path / f"x{ending}"
+    torch.save({"x": torch.ones(4)}, path)
+    content, said = PICKLES[name]
+    whole = pickled(content)
+    with_parts(path, lambda each, part: whole if each.endswith("data.pkl") else part)
+    assert_refused(READERS[ending], path, match=said)
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_so_is_one_in_any_place_of_an_old_file(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "x.bin"
+    torch.save({"x": torch.ones(4)}, path, _use_new_zipfile_serialization=False)
+    file = io.BytesIO(path.read_bytes())
+    parts = []
+    for _ in range(5):
+        start = file.tell()
+        list(pickletools.genops(file))
+        parts.append(file.getvalue()[start : file.tell()])
+    for name in ("a great bytearray", "copies of a dictionary", "a set", "no end"):
+        content, said = PICKLES[name]
+        changed = [*parts[:place], pickled(content), *parts[place + 1 :]]
+        path.write_bytes(b"".join(changed) + file.read())
+        assert_refused(read_weights, path, match=said)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_weights_are_read(tmp_path: Path, new: bool) -> None:
+    odd = {"eight bits": torch.ones(3).to(torch.float8_e4m3fn), "half": torch.ones(2).half()}
+    odd |= {"parameter": torch.nn.Parameter(torch.ones(2)), "none": torch.zeros(0, 4)}
+    odd |= {"negated": torch._neg_view(torch.ones(2)), "turned": torch.ones(2, 3).T}
+    for content in (state(), odd, {"told": [1, -(2**40), 0.5, None, True, ("a", [])], "x": {}}):
+        path = tmp_path / "x.bin"
+        torch.save(content, path, _use_new_zipfile_serialization=new)
+        assert assert_harmless(read_weights, path).refused is None
+        if new:
+            found = read_torch_file(path, most=MOST, way_out="give another one")
+            assert list(found) == list(content)
+            assert {name: str(each) for name, each in found.items()} == {
+                name: str(each) for name, each in content.items()
+            }
+
+
 # Archives
 
 
-def test_a_packed_archive_is_read_and_a_bomb_is_not(saved: Path) -> None:
-    with_parts(saved, lambda name, part: part, compression=zipfile.ZIP_DEFLATED)
-    assert assert_harmless(read_eap_file, saved).refused is None
-    with zipfile.ZipFile(saved, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("c/data/99", bytes(MOST))
-    assert saved.stat().st_size < MOST // 10
-    assert_refused(read_tensors, saved, match="no more than 1,048,576 are needed")
+@pytest.mark.parametrize("ending", READERS)
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_packed_archive_is_refused(tmp_path: Path, kind: int, ending: str) -> None:
+    path = tmp_path / f"x{ending}"
+    torch.save({"x": torch.rand(4)}, path)
+    with_parts(path, lambda name, part: part, compression=kind)
+    assert_refused(READERS[ending], path, match="as torch.save packs nothing")
 
 
-def test_a_part_that_is_larger_than_it_says_is_refused(saved: Path) -> None:
-    with zipfile.ZipFile(saved, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("c/data/99", bytes(2**26))
-    size = struct.pack("<I", 2**26)
-    data = saved.read_bytes()
-    assert data.count(size) >= 2  # before the part, and in the directory
-    saved.write_bytes(data.replace(size, struct.pack("<I", 100)))
-    assert_refused(read_eap_file, saved)
-
-
-def test_a_directory_that_two_readers_see_otherwise_is_no_way_in(saved: Path) -> None:
-    """Python goes by where the directory ends, others by where it is said to begin."""
-    bomb = io.BytesIO()
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+@pytest.mark.parametrize("ending", READERS)
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_part_that_is_larger_than_it_says_is_refused(
+    tmp_path: Path, kind: int, ending: str
+) -> None:
+    path = tmp_path / f"x{ending}"
+    with zipfile.ZipFile(path, "w", kind) as archive:
         archive.writestr("c/data.pkl", bytes(2**26))
-    inner = bomb.getvalue()
-    whole = saved.read_bytes()
-    start = inner.rindex(b"PK\x01\x02")
-    end = bytearray(whole[whole.rindex(b"PK\x05\x06") :])
-    end[16:20] = struct.pack("<I", start)  # the bomb's directory, from the beginning of the file
-    saved.write_bytes(inner + whole[: whole.rindex(b"PK\x05\x06")] + bytes(end))
-    assert_harmless(read_eap_file, saved)
+    assert_refused(READERS[ending], path, match="would unpack to 67,108,864")
+    size = struct.pack("<I", 2**26)
+    data = path.read_bytes()
+    assert data.count(size) >= 2  # before the part, and in the directory
+    path.write_bytes(data.replace(size, struct.pack("<I", 100)))
+    assert_refused(READERS[ending], path, match="as torch.save packs nothing")
+
+
+def archive_of(parts: dict[str, bytes], kind: int = zipfile.ZIP_STORED) -> tuple[bytes, int]:
+    """An archive, and where its directory begins."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", kind) as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    return packed.getvalue(), archive.start_dir
+
+
+PARTS = {"c/data.pkl": pickled(b"}"), "c/version": b"3\n"}
+
+
+def test_parts_that_lie_in_one_place_are_refused(tmp_path: Path) -> None:
+    data, start = archive_of({"c/data.pkl": bytes(2**18)})
+    entry, end = data[start:-22], bytearray(data[-22:])
+    entries = b"".join(entry.replace(b"c/", f"{i % 10}/".encode()) for i in range(4))
+    end[12:16] = struct.pack("<I", len(entries))
+    (tmp_path / "x.bin").write_bytes(data[:start] + entries + bytes(end))
+    assert_refused(read_weights, tmp_path / "x.bin", match="would unpack to 1,048,576")
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_a_directory_that_two_readers_see_otherwise_is_no_way_in(
+    tmp_path: Path, ending: str
+) -> None:
+    """Python goes by where the directory ends, others by where it is said to begin."""
+    path = tmp_path / f"x{ending}"
+    bomb, start = archive_of(PARTS | {"c/data.pkl": bytes(2**26)}, zipfile.ZIP_DEFLATED)
+    plain, _ = archive_of(PARTS)
+    path.write_bytes(bomb + plain[:-6] + struct.pack("<I", start) + plain[-2:])
+    with zipfile.ZipFile(path) as archive:
+        assert sum(part.file_size for part in archive.infolist()) < 100
+    assert_refused(READERS[ending], path, match="not where it is said to be")
+
+
+def _larger(data: bytes, start: int, *, far: int | None = None, at: int = 0) -> bytes:
+    """The same with a directory in larger numbers, which may be said to be elsewhere."""
+    end = len(data) - 22
+    whole = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 2, 2, end - start, far or start)
+    return data[:end] + whole + struct.pack("<4sIQI", b"PK\6\7", 0, end + at, 1) + data[end:]
+
+
+ENDS: dict[str, Callable[[bytes, int], bytes]] = {
+    "words behind it": lambda data, start: data[:-2] + b"\1\0x",
+    "cut off": lambda data, start: data[:-1],
+    "something before it": lambda data, start: b"x" * 100 + data,
+    "something between": lambda data, start: data[:-22] + b"x" + data[-22:],
+    "two lists": lambda data, start: _larger(data, start, far=start - 1),
+    "a list that is elsewhere": lambda data, start: _larger(data, start, at=-1),
+    "nothing": lambda data, start: b"PK\3\4",
+}
+
+
+@pytest.mark.parametrize("ending", READERS)
+@pytest.mark.parametrize("name", ENDS)
+def test_an_archive_ends_in_one_directory(tmp_path: Path, name: str, ending: str) -> None:
+    path = tmp_path / f"x{ending}"
+    data, start = archive_of(PARTS)
+    for whole in (data, _larger(data, start)):
+        path.write_bytes(whole)
+        assert assert_harmless(READERS[ending], path).refused is None
+    path.write_bytes(ENDS[name](data, start))
+    assert_refused(READERS[ending], path)
+
+
+@pytest.mark.parametrize("ending", READERS)
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"c/other": b""}, "no data.pkl, or more than one"),
+        ({"a/x": b""} | PARTS, "no data.pkl, or more than one"),
+        (PARTS | {"a/data.pkl": b""}, "no data.pkl, or more than one"),
+        (PARTS | {"c/DATA.PKL": b""}, "no data.pkl, or more than one"),
+    ],
+)
+def test_an_archive_has_one_pickle(
+    tmp_path: Path, parts: dict[str, bytes], said: str, ending: str
+) -> None:
+    path = tmp_path / f"x{ending}"
+    path.write_bytes(archive_of(parts)[0])
+    assert_refused(READERS[ending], path, match=said)
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_a_part_has_one_name(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"x{ending}"
+    data, _ = archive_of(PARTS | {"c/data.pklx": pickled(b"\x8f")})
+    path.write_bytes(data.replace(b"data.pklx", b"data.pkl\0"))
+    assert_refused(READERS[ending], path, match="has two names")
+
+
+def test_a_list_of_parts_without_end_is_refused(tmp_path: Path) -> None:
+    data, start = archive_of(PARTS)
+    entries = data[start:-22] * 10**5
+    end = data[-22:-10] + struct.pack("<I", len(entries)) + data[-6:]
+    (tmp_path / "x.bin").write_bytes(data[:start] + entries + end)
+    assert_refused(read_weights, tmp_path / "x.bin", match="the list of its parts has")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

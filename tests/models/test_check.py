@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,8 +230,28 @@ def test_a_hook_that_refuses_edits_is_a_limit() -> None:
 
 
 def test_a_bridge_that_cannot_run() -> None:
-    with pytest.raises(CheckFailed, match=r"cannot run 8 random tokens .*got Double.*check=False"):
+    with pytest.raises(
+        CheckFailed, match=r"cannot run a few random tokens .*got Double.*check=False"
+    ):
         load(tiny("mixtral").double(), tiny_tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("family", "entries"),
+    [
+        ("llama", {"max_position_embeddings": -1}),
+        ("llama", {"output_hidden_states": "__class__"}),
+        ("llama", {"rms_norm_eps": -(2**63) - 1}),
+        ("gpt2", {"pad_token_id": -(2**63) - 1}),
+    ],
+)
+def test_a_model_that_cannot_run(family: str, entries: dict[str, Any], tmp_path: Path) -> None:
+    tiny(family).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | entries))
+    with pytest.raises(CheckFailed, match=r"cannot run a few random tokens .*check=False"):
+        load(tmp_path)
 
 
 def test_weights_that_make_no_use_of_a_place_are_not_the_hooks_fault() -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from interp.errors import FileFormatError, ModelError, UnknownModel, UnsupportedModel
 from interp.models import load
+from tests.closed import closed_folder
 from tests.families import tiny, tiny_tokenizer
 
 
@@ -57,6 +58,13 @@ def test_no_such_directory(tmp_path: Path) -> None:
 
 def test_a_file_is_not_a_directory(folder: Path) -> None:
     refused(UnknownModel, "is a file; pass the directory", source=folder / "model.safetensors")
+
+
+def test_a_folder_that_may_not_be_entered() -> None:
+    with closed_folder() as folder:
+        for place in (folder, folder / "inside"):
+            says = (f"{place} cannot be read (Permission denied)", "load a copy of it")
+            refused(FileFormatError, *says, source=place)
 
 
 def test_impossible_name() -> None:
@@ -283,15 +291,53 @@ def test_not_enough_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     # The rule is about bytes: just enough in bfloat16 is not enough in float32.
     edit_config(folder, hidden_size=32, intermediate_size=48, num_hidden_layers=2)
     count = sum(weight.numel() for weight in tiny("llama").parameters())
-    memory = psutil.virtual_memory()._replace(available=2 * count)
+    buffers = sum(buffer.nbytes for buffer in tiny("llama").buffers())
+    memory = psutil.virtual_memory()._replace(available=2 * count + buffers)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert load(folder, dtype="bfloat16", check=False).dtype == torch.bfloat16
     refused(ModelError, *says, source=folder, dtype="float32")
-    memory = memory._replace(available=0)
+    memory = memory._replace(available=2 * count)
     refused(ModelError, "a smaller model", source=folder, dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "length", "size"),
+    [
+        ("gpt-j", "n_positions", 4 * 10**7, "1.3 GB"),
+        ("gpt-neo", "max_position_embeddings", 30_000, "1.8 GB"),
+        ("native-gqa", "n_ctx", 25_000, "1.3 GB"),
+    ],
+)
+def test_masks_of_no_model(family: str, name: str, length: int, size: str, tmp_path: Path) -> None:
+    from interp.models import native
+
+    if family == "native-gqa":
+        native.save(tiny(family), tiny_tokenizer(), tmp_path)
+        told = json.loads((tmp_path / "config.json").read_text())["config"]
+        edit_config(tmp_path, config=told | {name: length})
+    else:
+        tiny(family).save_pretrained(tmp_path)
+        tiny_tokenizer().save_pretrained(tmp_path)
+        edit_config(tmp_path, **{name: length})
+    says = (f"config.json makes masks and tables of {size} beside weights", "context length")
+    refused(FileFormatError, *says, source=tmp_path)
 
 
 def test_messages_are_single_sentences(folder: Path) -> None:
     with pytest.raises(ModelError) as raised:
         load(folder, dtype="float31")
     assert len(re.findall(r"[.?](?:\s|$)", str(raised.value))) == 1
+
+
+@pytest.mark.usefixtures("types_unchecked")
+@pytest.mark.parametrize("placed", [3, {0: "cpu"}])
+def test_a_map_that_is_none_is_refused(placed: Any) -> None:
+    with pytest.raises(ModelError, match=r"device_map is .*; give one of auto, .* by the part's"):
+        load("polymath", device_map=placed)
+
+
+@pytest.mark.usefixtures("types_unchecked")
+@pytest.mark.parametrize("size", ["lots", None])
+def test_a_memory_that_is_no_size_is_refused(size: Any) -> None:
+    with pytest.raises(ModelError, match=r"max_memory gives 'cpu' .*, which is no size; give"):
+        load("polymath", device_map="auto", max_memory={"cpu": size})

@@ -23,6 +23,7 @@ from interp.lens.read import read
 from interp.runs import Run
 from interp.vectors.vector import Vector
 from interp.vectors.weights.weight_vector import WeightVector
+from tests.closed import closed_folder
 from tests.report.results import atlas
 
 MODEL = interp.load("polymath", check=False)
@@ -92,13 +93,31 @@ def test_the_folder_of_a_run_gives_its_result_when_it_is_done(tmp_path: Path):
 
     with begin():
         pass
-    with pytest.raises(FileFormatError, match="not done; resume it"):
+    with pytest.raises(FileFormatError, match=r"not done; `interp runs show .*r` tells more"):
         results.load(tmp_path / "r")
     with begin() as run:
         run.settle("chunks", 0)
         run.finish(SWEEP.save)
     assert repr(results.load(tmp_path / "r")) == repr(SWEEP)
     assert len(results.load_all(tmp_path / "r", tmp_path / "r")) == 2
+
+
+def test_the_command_of_a_run_is_not_repeated(tmp_path: Path):
+    command = "rm -r ~\n\x1b[2Jinterp sweep"
+    with Run(tmp_path / "r", kind="sweep", result="s", identity={"a": 1}, command=command):
+        pass
+    with pytest.raises(FileFormatError, match="is a run that is not done") as refused:
+        results.load(tmp_path / "r")
+    assert str(refused.value).isprintable()
+    assert "rm -r" not in str(refused.value)
+
+
+def test_a_folder_that_may_not_be_entered_is_refused():
+    with closed_folder() as folder:
+        for place in (folder, folder / "index.json"):
+            for read in (results.load, results.load_all, results.place_of):
+                with pytest.raises(FileFormatError, match=r"cannot be read \(Permission denied\)"):
+                    read(place)
 
 
 def test_what_is_unknown_is_refused_with_what_is_known(tmp_path: Path):

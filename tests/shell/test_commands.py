@@ -234,5 +234,5 @@ def test_a_traceback_is_shown_when_asked_for(interp: Shell) -> None:
 def test_training_ends_with_the_folder(interp: Shell, tmp_path: Path) -> None:
     ended = interp("train", "induction", "--steps", "2", "--out", "run", "--device", "cpu")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "run\n"
+    assert (ended.stdout, ended.stderr) == ("run\n", "")
     assert (tmp_path / "run" / "config.json").is_file()

@@ -68,6 +68,13 @@ def test_the_result_is_exported_in_every_format(inside: Shell, done: str) -> Non
     assert "unfinished is not done, with 3 of 12 chunks" in refused.stderr
 
 
+def test_runs_are_found_two_folders_down(inside: Shell, tmp_path: Path) -> None:
+    for name in ("run", "runs/heads", "a/b/too deep"):
+        refill(tmp_path / name, 1)
+    listed = json.loads(inside("runs", "list", "--json").stdout)
+    assert [each["run"] for each in listed] == ["run", "runs/heads"]
+
+
 def test_damage_is_named_and_ends_with_an_error(inside: Shell, done: str) -> None:
     file = sorted((Path(done) / "chunks").iterdir())[0]
     file.write_bytes(file.read_bytes()[:-1])
@@ -83,8 +90,13 @@ def test_damage_is_named_and_ends_with_an_error(inside: Shell, done: str) -> Non
 
 def test_a_run_is_removed_when_that_is_meant(inside: Shell, tmp_path: Path) -> None:
     refill(tmp_path / "run", 2)
-    assert inside("runs", "rm", "run").returncode == 1  # nobody says yes
-    assert (tmp_path / "run").is_dir()
+    for asked in (inside("runs", "rm", "run"), inside("runs", "rm", "run", "--json")):
+        assert asked.returncode == 1
+        assert asked.stderr == (
+            "Error: run is not removed, since nobody can be asked here; add --yes.\n"
+        )
+        assert (tmp_path / "run").is_dir()
+    assert json.loads(asked.stdout)["kind"] == "RunError"
     ended = inside("runs", "rm", "run", "--yes", "--json")
     assert json.loads(ended.stdout) == {"removed": "run"}
     assert not (tmp_path / "run").exists()

@@ -100,9 +100,24 @@ def test_whatever_loads_a_model_takes_it_first_and_says_where_and_how_to_load_it
 
 
 def test_options_that_checkpoints_do_not_know_are_refused(inside: Shell) -> None:
-    ended = inside("scan", "x", "--checkpoints", "run", "--threshold", "0.5")
+    for option in ("threshold", "workers", "gpus", "address"):
+        ended = inside("scan", "x", "--checkpoints", "run", f"--{option}", "1")
+        assert ended.returncode == 2
+        assert f"--{option} means nothing with --checkpoints" in " ".join(ended.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("sweep x --task ioi --method zero --over position", "zero is not taken over tokens"),
+        ("circuit x --task ioi --threshold 0.5 --size 20", "--size means nothing with --threshold"),
+        ("circuit x --task ioi --method acdc --select greedy", "--select means nothing with"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(inside: Shell, line: str, told: str) -> None:
+    ended = inside(*line.split())
     assert ended.returncode == 2
-    assert "--threshold means nothing with --checkpoints" in " ".join(ended.stderr.split())
+    assert told in " ".join(ended.stderr.split())
 
 
 # Completion
@@ -189,6 +204,23 @@ def test_an_error_is_told_in_json_too(inside: Shell) -> None:
     assert set(told) == {"error", "kind"}
     assert told["kind"] == "UnknownModel"
     assert ended.stderr == f"Error: {told['error']}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("scan x --top 0 --json", "Invalid value for '--top'"),
+        ("scan x --workers 2 --json", "--workers means nothing without --engine ray"),
+        ("sweep x --json", "Missing option '--task'"),
+        ("scna --json", "No such command 'scna'"),
+    ],
+)
+def test_wrong_usage_is_told_in_json_too(inside: Shell, line: str, told: str) -> None:
+    ended = inside(*line.split())
+    assert ended.returncode == 2
+    said = json.loads(ended.stdout)
+    assert said["kind"] == "UsageError"
+    assert told in said["error"]
 
 
 @pytest.mark.parametrize("arguments", [("models",), ("models", "--json"), ("--help",)])

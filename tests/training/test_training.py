@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 import interp
-from interp.errors import TrainingError
+from interp.errors import FileFormatError, TrainingError
 from interp.training import RECIPES, loop, release, train
+from interp.training.checkpoint import claim
 from interp.training.recipes import untrained
 
 STEPS = "110"
@@ -130,3 +131,11 @@ def test_bad_input_gets_one_clear_sentence(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds files that are no training run"):
         train("induction", steps=1, out=tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("damaged", [b"[]", b"{", b"\xff", b"3", b"[" * 100_000])
+def test_a_damaged_folder_gets_one_clear_sentence(damaged: bytes, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(damaged)
+    with pytest.raises(FileFormatError, match=r"run\.json .*give another folder as out\.$"):
+        claim(tmp_path, {"steps": 1})
+    assert (tmp_path / "run.json").read_bytes() == damaged

@@ -134,5 +134,7 @@ def test_what_is_asked_is_answered_by_a_copy(model: Model) -> None:
 def test_no_device_and_a_device_that_is_not_there_are_refused() -> None:
     with pytest.raises(ModelError, match="devices is an empty list"):
         Devices([])
+    with pytest.raises(ModelError, match=r"devices is 'cpu'; give a list, such as \['cpu'\]"):
+        Devices("cpu")
     with pytest.raises(ModelError, match="device 'cuda:99' cannot be used here"):
         Devices(["cuda:99"])

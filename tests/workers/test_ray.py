@@ -6,6 +6,7 @@ import os
 import signal
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ import torch
 import interp
 from interp.errors import ClusterError, InterventionError
 from interp.models import Model
-from interp.workers import Ray, crew, on_ray
-from interp.workers.cluster import join
+from interp.workers import Ray, crew, engine_or_here, on_ray
+from interp.workers.cluster import join, require_room
 from tests.families import tiny, tiny_tokenizer
 from tests.workers.conftest import here, same
 from tests.workers.works import Deadly, Faulty, Logits, SlowToArrive, prompts
@@ -128,6 +129,37 @@ def test_items_without_end_are_taken_as_they_are_needed(cluster: Ray, model: Mod
     assert len(list(islice(computing, 20))) == 20
     computing.close()
     assert len(taken) < 20 + 3 * 2 * 0.5 / 0.02
+
+
+@pytest.mark.usefixtures("types_unchecked")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"address": 5}, "address is 5; give HOST:PORT"),
+        ({"workers": "2"}, "workers is '2'; give a whole number above 0"),
+        ({"workers": 0}, "workers is 0; give a whole number above 0"),
+        ({"cpus": -1}, "cpus is -1; give a number above 0"),
+        ({"gpus": -1}, "gpus is -1; give a part of one GPU, or whole ones"),
+        ({"gpus": 1.5}, r"gpus is 1\.5; give a part of one GPU, or whole ones"),
+        ({"patience": None}, "patience is None; give seconds"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ClusterError, match=told):
+        Ray(**options)
+
+
+def test_a_cluster_of_our_own_without_room_for_a_worker_is_told_at_once(cluster: Ray) -> None:
+    cluster.ask(Model(tiny("gpt2"), tiny_tokenizer(), id="tiny"), lambda _: None)
+    require_room(0.5, 0)
+    with pytest.raises(ClusterError, match=r"asks for 0\.5 CPUs and 99 GPUs, and this machine has"):
+        require_room(0.5, 99)
+
+
+@pytest.mark.usefixtures("types_unchecked")
+def test_the_name_of_an_engine_is_no_engine() -> None:
+    with pytest.raises(ClusterError, match=r"engine is 'ray', a name; give an engine, such as"):
+        engine_or_here("ray")  # type: ignore[arg-type]
 
 
 def test_no_items_need_no_cluster(model: Model) -> None:
