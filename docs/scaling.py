@@ -312,7 +312,7 @@ A model that is larger is laid over the GPUs of the machine:
 interp sweep MODEL --task ioi --dtype bfloat16 --out runs/heads --device auto
 ```
 
-- Those GPUs take turns, so that it is as fast as on one that were large enough: use the fewest that
+- Those GPUs take turns, so that it is as fast as one GPU that could hold it: use the fewest that
   hold it, and more copies. Neither `--devices` nor a cluster takes a model that is spread: start a
   process for each copy, with GPUs of its own in `CUDA_VISIBLE_DEVICES`, and its own share of the
   sites in a run of its own.
@@ -365,15 +365,30 @@ def _growth() -> Iterator[str]:
         "**Results** take 4 bytes for each intervention and prompt; those of EAP-IG 8 bytes. A "
         "run holds them twice, as chunks and whole.",
         f"**Interventions** take memory as Python objects: {int(most):,} of them on "
-        f"{many['prompts']} prompts {many['given_mb']:.0f} MB before the sweep, and with it at "
-        f"most {many['peak_mb']:.0f} MB.",
-        "**Other memory** does not grow with either: interventions ride in trains, prompts run in "
-        f"groups. {int(longest):,} prompts with all {long['interventions']} heads of polymath took "
-        f"at most {long['peak_mb']:.0f} MB. Both are beyond what a sweep of 4 prompts had taken "
-        "(`benchmarks/scale.py`, on a CPU).",
+        f"{many['prompts']} prompts take {many['given_mb']:.0f} MB before the sweep, and at most "
+        f"{many['peak_mb']:.0f} MB during it.",
+        "**Other memory** grows far less than in proportion, since interventions ride in trains "
+        "and prompts run in groups: beyond what is given to the sweep, "
+        f"{_beyond(grown, 'prompts')} for {_counts(grown, 'prompts')} prompts with all "
+        f"{long['interventions']} heads of polymath, {_beyond(grown, 'interventions')} for "
+        f"{_counts(grown, 'interventions')} interventions. All are beyond what a sweep of 4 "
+        "prompts had taken (`benchmarks/scale.py`, on a CPU).",
         f"**A run** writes to disk what is finished, chunk by chunk. That took "
-        f"{store['share_in_the_store']:.1%} of the time of a sweep there.",
+        f"{store['share_in_the_store']:.1%} of the time of a sweep there, which took "
+        f"{store['cpu_ratio']:.3f} times the CPU seconds of one without a run (95% interval "
+        f"{' to '.join(f'{end:.3f}' for end in store['cpu_ratio_interval'])}).",
     )
+
+
+def _beyond(grown: dict[str, Any], kind: str) -> str:
+    """Megabytes beside what each sweep is given."""
+    sizes = [each["peak_mb"] - each["given_mb"] for each in grown[kind].values()]
+    return f"{', '.join(f'{size:.0f}' for size in sizes[:-1])} and {sizes[-1]:.0f} MB"
+
+
+def _counts(grown: dict[str, Any], kind: str) -> str:
+    counts = [f"{int(count):,}" for count in grown[kind]]
+    return f"{', '.join(counts[:-1])} and {counts[-1]}"
 
 
 def _screens() -> Iterator[str]:

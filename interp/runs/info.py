@@ -88,12 +88,13 @@ def find(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder; name one in which there are runs.")
     try:
-        below = [each for depth in ("*", "*/*") for each in folder.glob(depth)]
-        return [each for each in (folder, *sorted(below)) if is_run(each)]
+        inside = list(folder.iterdir())
     except OSError as error:
         raise RunError(
             f"{folder} cannot be read ({error.strerror}); name a folder that you may read."
         ) from error
+    below = [each for within in inside for each in within.glob("*")]
+    return [each for each in (folder, *sorted([*inside, *below])) if is_run(each)]
 
 
 def verify(folder: str | Path) -> list[str]:

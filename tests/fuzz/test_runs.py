@@ -27,6 +27,7 @@ from interp.errors import InterpError, RunError
 from interp.results import load, place_of
 from interp.runs import Run, find, info, result_of, verify
 from interp.runs.chunk_files import LARGEST
+from tests.closed import closed_folder
 from tests.fuzz.hostile import BOMBS, ODD, mutations
 from tests.fuzz.saved_results import same, sweep
 from tests.fuzz.tensors import TENSOR_BOMBS
@@ -400,20 +401,13 @@ def test_numbers_of_a_kind_that_torch_has_not_are_damage(dtype: str, folder: Pat
     assert len(verify(folder)) == 1
 
 
-def test_a_folder_without_permission_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As another user meets it; root may read all."""
-
-    def refused(*_: Any) -> Any:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "iterdir", refused)
-    with pytest.raises(RunError, match=r"cannot be read \(Permission denied\)"):
-        find(tmp_path)
-    monkeypatch.setattr(os, "stat", refused)
-    with pytest.raises(RunError, match=r"has no ledger\.sqlite"):
-        info(tmp_path)
+def test_a_folder_without_permission_is_told() -> None:
+    with closed_folder() as folder:
+        with pytest.raises(RunError, match=r"cannot be read \(Permission denied\)"):
+            find(folder)
+        with pytest.raises(RunError, match=r"has no ledger\.sqlite"):
+            info(folder)
+        assert find(folder.parent) == []
 
 
 @pytest.mark.parametrize("place", ["meta.value", "files.name", "history.what"])

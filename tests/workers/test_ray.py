@@ -151,9 +151,9 @@ def test_an_engine_that_cannot_be_is_refused(options: dict[str, Any], told: str)
 
 def test_a_cluster_of_our_own_without_room_for_a_worker_is_told_at_once(cluster: Ray) -> None:
     cluster.ask(Model(tiny("gpt2"), tiny_tokenizer(), id="tiny"), lambda _: None)
-    require_room(0.5, 0)
+    require_room(0.5, 0.0)
     with pytest.raises(ClusterError, match=r"asks for 0\.5 CPUs and 99 GPUs, and this machine has"):
-        require_room(0.5, 99)
+        require_room(0.5, 99.0)
 
 
 @pytest.mark.usefixtures("types_unchecked")
