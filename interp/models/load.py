@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +89,27 @@ def load(
         request = Request(
             str(source), tokenizer, where, _dtype(dtype), revision, trust_remote_code, spread
         )
-        model = _from_folder(request, _folder(source, request))
+        with _collector_at_rest():
+            model = _from_folder(request, _folder(source, request))
     if check:
         model.check()
     return model
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Keep Python from looking for garbage among what is imported and read, all of which stays.
+
+    It would do so again and again, for a third of the time.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _refuse(options: Mapping[str, object], source: object, way_out: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from interp.errors import UnsupportedModel
+from interp.errors import UnknownModel, UnsupportedModel
 from interp.models import embedded, load, native, revisions
 from tests.families import FAMILIES, tiny, tiny_tokenizer
 
@@ -177,3 +178,17 @@ def test_import_does_not_wait_for_transformer_lens() -> None:
     code = "import sys, interp.models; print('transformer_lens' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_garbage_is_collected_again_after_a_model_is_loaded() -> None:
+    load("polymath", check=False)
+    assert gc.isenabled()
+    with pytest.raises(UnknownModel):
+        load("polymat")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        load("polymath", check=False)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
