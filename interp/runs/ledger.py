@@ -102,9 +102,11 @@ class Ledger:
         self.note(f"{file} {why}")
 
     def start_again(self) -> None:
-        """Forget what was settled and the result."""
+        """Forget what was settled, the result and the command."""
         with self._said(), self.db:
-            self.db.execute("DELETE FROM meta WHERE key LIKE 'settled %' OR key = 'result'")
+            self.db.execute(
+                "DELETE FROM meta WHERE key LIKE 'settled %' OR key IN ('result', 'command')"
+            )
 
     def done(self) -> set[int]:
         """The chunks that are entered."""
