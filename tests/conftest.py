@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import jaxtyping
@@ -28,6 +29,8 @@ NO_BROWSER = (
 )
 
 gc.disable()  # what is imported stays; see pytest_collection_finish
+# A shell lets what it runs in the background ignore Ctrl-C, and so would all that is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before the first import of the libraries that read them. Hosts with many cores lend few of them to
 # a container: counting the lent ones keeps torch from starting more threads than can run.
